@@ -1,0 +1,28 @@
+"""Equivariant machine-learning potentials, from the data set to the ASE calculator.
+
+``from mlip import MLIPCalculator`` attaches a trained model to ASE; everything else is reached
+through the ``mlip`` command or the subpackages. Nothing heavy is imported until it is used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "MLIPCalculator": "mlip.calculators.ase",
+    "load_model": "mlip.models.model_file",
+    "save_model": "mlip.models.model_file",
+}
+
+__all__ = ["MLIPCalculator", "__version__", "load_model", "save_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'mlip' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Models as engines of other codes."""

@@ -1,0 +1,154 @@
+"""The ASE calculator: any `AtomisticModel` as energies, forces and stress in ASE's conventions."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mlip.calculators.structure_checks import check_stress_defined, check_structure, stress_problem
+from mlip.core.errors import ConfigError, StructureError
+from mlip.data.build_graph import graph_from_pairs
+from mlip.data.neighbours import SkinNeighbourList
+from mlip.models.base import AtomisticModel
+from mlip.models.build import parse_dtype
+from mlip.models.model_file import load_model
+from mlip.nn.derivatives import predict
+
+
+class MLIPCalculator(Calculator):
+    """A model as an ASE calculator.
+
+    >>> atoms.calc = MLIPCalculator("model.safetensors")  # doctest: +SKIP
+    >>> atoms.get_potential_energy(), atoms.get_forces()  # doctest: +SKIP
+
+    Results: ``energy`` and ``free_energy`` (eV, equal), ``energies`` (atoms,) eV, ``forces`` (atoms, 3) eV/Å,
+    ``stress`` (6,) eV/Å³ in Voigt order xx yy zz yz xz xy, tension positive. The stress is the strain
+    derivative over the volume of the cell; for slabs and wires its components along non-periodic directions
+    are zero, and the volume is that of the cell as given, vacuum included. A molecule has none.
+
+    Forces and stress are computed only where they are asked for. What was asked for at one structure is
+    computed at once at the next one, so an NPT run makes one backward pass a step, not two.
+
+    The neighbour list is kept between calls while no atom can have come within the cutoff unseen.
+
+    Attributes:
+        model: the model in use, in evaluation mode; a copy of the one passed in, so that training on does
+            not change numbers that ASE has cached.
+        neighbours: the list with its skin.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's interface
+    # The model does not read these, so changing them must not cost an evaluation.
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 - ASE's interface
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | AtomisticModel,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        skin: float = 0.5,
+    ) -> None:
+        """Load or copy the model.
+
+        Args:
+            model: path of a model file, or a model.
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …
+            dtype: ``"float32"``, ``"float64"``, or None for the model's own. Energies are summed in float64
+                either way. float64 takes 1.5–1.9 times as long and is worth it for phonons, tight
+                relaxations (fmax below 1e-3 eV/Å) and energy-drift checks.
+            skin: Å by which the neighbour list is wider than the cutoff; 0 builds it anew at every step.
+
+        Raises:
+            ModelFileError: the file is not a model file.
+            ConfigError: unknown dtype, or a device this machine does not have.
+        """
+        super().__init__()
+        device, dtype = resolve_device(device), parse_dtype(dtype)
+        if isinstance(model, str | os.PathLike):
+            self.model = load_model(model, device=device, dtype=dtype)
+        else:
+            self.model = copy.deepcopy(model).to(device=device, dtype=dtype or model.dtype)
+        self.model.eval().requires_grad_(False)
+        self.neighbours = SkinNeighbourList(self.model.cutoff, skin)
+        self._asked: set[str] = set()
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return one result, computing it if need be (ASE's interface)."""
+        if allow_calculation and name in self.implemented_properties:
+            self._asked.add(name)
+        return super().get_property(name, atoms, allow_calculation)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute the properties of a structure into ``self.results`` (ASE's interface).
+
+        Raises:
+            StructureError: no atoms, unknown elements, positions or energies that are not finite, periodic
+                axes without volume.
+            StressUndefinedError: the stress of a molecule, or of a cell without volume.
+        """
+        super().calculate(atoms, properties, system_changes)
+        check_structure(self.atoms, self.model)
+        wanted = set(properties)
+        if "stress" in wanted:
+            check_stress_defined(self.atoms)
+        if system_changes:
+            wanted |= self._asked - {"stress"}
+            if "stress" in self._asked and stress_problem(self.atoms) is None:
+                wanted.add("stress")
+            self._asked = set(properties)
+        self.results.update(self._evaluate(wanted))
+
+    def _evaluate(self, wanted: set[str]) -> dict[str, Any]:
+        """Run the model once, and the backward pass if a derivative is wanted."""
+        graph = graph_from_pairs(self.atoms, self.neighbours.update(self.atoms)).to(self.model.device)
+        fields = ["energy", "energies"]
+        if wanted & {"forces", "stress"}:
+            # With the stress the forces come for free, and whoever asks for one mostly needs the other.
+            fields.append("forces")
+        if "stress" in wanted:
+            fields.append("stress")
+        predicted = {name: value.cpu().numpy() for name, value in predict(self.model, graph, fields).items()}
+        energy = float(predicted["energy"][0])
+        forces = predicted.get("forces")
+        if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):
+            raise StructureError(
+                f"The model returned an energy of {energy} eV or forces that are not finite for this structure of "
+                f"{len(self.atoms)} atoms: do two atoms coincide, or is the model damaged?"
+            )
+        results = {"energy": energy, "free_energy": energy, "energies": predicted["energies"]}
+        if forces is not None:
+            results["forces"] = forces
+        if "stress" in wanted:
+            results["stress"] = full_3x3_to_voigt_6_stress(predicted["stress"][0])
+        return results
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Check that the device exists here.
+
+    Raises:
+        ConfigError: not a device, or one that this machine or this build of torch does not have.
+    """
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be such as 'cpu', 'cuda' or 'cuda:1', got '{device}'.") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device '{device}' is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            "Use device 'cpu', or install a CUDA build of torch."
+        )
+    return resolved

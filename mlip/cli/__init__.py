@@ -1,0 +1,1 @@
+"""The mlip command: the only user of Hydra."""

@@ -1,0 +1,1 @@
+"""What every layer may use: fields, units, errors, building objects from configuration."""

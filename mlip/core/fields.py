@@ -1,0 +1,50 @@
+"""The one table of fields: what a graph, a prediction or a label can hold.
+
+Batching, labels, losses, metrics and the contracts read this table. A new physical quantity is one more
+row here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["graph", "atom", "edge"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named quantity.
+
+    Attributes:
+        name: key in graphs, predictions and labels.
+        level: what the first dimension counts.
+        shape: shape of one item, e.g. ``(3,)`` for a vector per atom.
+        unit: unit inside the package.
+        rank: Cartesian rank, which says how it turns with the structure (0 scalar, 1 vector, 2 tensor).
+        extensive: whether the value of two separated copies is twice the value of one.
+    """
+
+    name: str
+    level: Level
+    shape: tuple[int, ...]
+    unit: str
+    rank: int = 0
+    extensive: bool = False
+
+
+_TABLE = (
+    Field("energy", "graph", (), "eV", extensive=True),
+    Field("energies", "atom", (), "eV"),
+    Field("forces", "atom", (3,), "eV/Å", rank=1),
+    Field("stress", "graph", (3, 3), "eV/Å³", rank=2),
+    Field("positions", "atom", (3,), "Å", rank=1),
+    Field("atomic_numbers", "atom", (), "1"),
+    Field("cell", "graph", (3, 3), "Å", rank=1),
+    Field("pbc", "graph", (3,), "1"),
+    Field("cell_shifts", "edge", (3,), "1"),
+)
+
+FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}
+"""Every known field by name."""
+
+LABELS: tuple[str, ...] = ("energy", "forces", "stress")
+"""Fields a data set may label and a loss may ask for."""

@@ -1,0 +1,1 @@
+"""From files to graphs: adapters, neighbours, splits, statistics, loading."""

@@ -1,0 +1,1 @@
+"""Errors of a model on a data set: tables and plots."""

@@ -1,0 +1,111 @@
+"""What every model is: a module that turns a graph into a dict of fields."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from ase.data import atomic_numbers as _number_of
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from mlip.core.errors import ConfigError, StructureError, did_you_mean
+from mlip.data.graph import AtomGraph
+from mlip.ops.constants import ConstantsModule
+
+Symmetry = Literal["O3", "SO3"]
+
+
+class AtomisticModel(ConstantsModule, ABC):
+    """A map from :class:`~mlip.data.graph.AtomGraph` to fields.
+
+    ``forward`` is pure: it changes neither the graph nor itself. Forces and stress are not its business,
+    :func:`mlip.nn.derivatives.predict` derives them from the energy, for every model in the same way.
+
+    Args:
+        elements: chemical symbols the model knows; kept sorted by atomic number.
+        cutoff: radius of the graph in Å.
+
+    Attributes:
+        symmetry: the group under which predictions transform as the field table says.
+        exactly_equivariant: False where a documented approximation (an aliasing grid) breaks it slightly.
+        config: the plain configuration it was built from; what a model file stores.
+        metadata: the card of the model file it came from; empty for a new model.
+    """
+
+    symmetry: Symmetry = "O3"
+
+    def __init__(self, elements: Sequence[str], cutoff: float) -> None:
+        super().__init__()
+        if not cutoff > 0:
+            raise ConfigError(f"cutoff must be a positive number of Å, got {cutoff}.")
+        self.elements = sort_elements(elements)
+        self.cutoff = float(cutoff)
+        self.config: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        index = torch.full((len(chemical_symbols),), -1, dtype=torch.long)
+        for k, symbol in enumerate(self.elements):
+            index[_number_of[symbol]] = k
+        self.register_constant("species_index", index, keep_dtype=True)
+
+    @property
+    @abstractmethod
+    def exactly_equivariant(self) -> bool:
+        """Whether equivariance holds to rounding."""
+
+    @abstractmethod
+    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+        """Return at least ``energies`` (atoms,) and ``energy`` (graphs,), eV, float64."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def check_elements(self, atomic_numbers: Sequence[int]) -> None:
+        """Refuse elements the model was not trained on.
+
+        Raises:
+            StructureError: names the unknown elements and the known ones.
+        """
+        known = {_number_of[symbol] for symbol in self.elements}
+        unknown = sorted({int(z) for z in atomic_numbers} - known)
+        if unknown:
+            names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in unknown)
+            raise StructureError(
+                f"The model knows {', '.join(self.elements)}; the structure contains {names}. "
+                "Use a model trained on these elements."
+            )
+
+
+def sort_elements(elements: Sequence[str]) -> tuple[str, ...]:
+    """Return distinct chemical symbols sorted by atomic number.
+
+    Raises:
+        ConfigError: the list is empty or holds something that is not an element.
+    """
+    known = chemical_symbols[1:]
+    for symbol in elements:
+        if symbol not in known:
+            raise ConfigError(f"'{symbol}' is not a chemical symbol.{did_you_mean(str(symbol), known)}")
+    if not elements:
+        raise ConfigError("A model needs at least one element; the list of elements is empty.")
+    return tuple(sorted(set(elements), key=_number_of.__getitem__))
+
+
+def graph_index(graph: AtomGraph) -> Tensor:
+    """Return the graph of every atom ``(atoms,)``: the batch vector, or zeros for a single graph."""
+    batch = graph.get("batch")
+    if batch is not None:
+        return batch
+    return torch.zeros(graph.positions.shape[0], dtype=torch.long, device=graph.positions.device)

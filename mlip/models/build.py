@@ -1,0 +1,48 @@
+"""Build a model from its plain configuration."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+
+from mlip.core.build import TARGET, build
+from mlip.core.errors import ConfigError
+from mlip.models.base import AtomisticModel
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+"""Floating-point types by their name in configurations and on the command line."""
+
+
+def build_model(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> AtomisticModel:
+    """Build a model with reproducible initial weights.
+
+    Args:
+        config: plain containers with ``_target_``; everything resolved, statistics of the data included.
+        seed: of the initial weights. The global random state is left as it was.
+        dtype: of the weights.
+
+    Raises:
+        ConfigError: the configuration does not describe a model.
+    """
+    config = deepcopy(dict(config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(config)
+    if not isinstance(model, AtomisticModel):
+        raise ConfigError(f"model._target_ must be a model of mlip, got '{config.get(TARGET)}'.")
+    model.config = config
+    return model.to(dtype)
+
+
+def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """Return a torch dtype from its name; None stays None.
+
+    Raises:
+        ConfigError: neither ``float32`` nor ``float64``.
+    """
+    if name is None or isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got '{name}'.")
+    return DTYPES[name]

@@ -1,0 +1,135 @@
+"""The model file: one safetensors file, weights plus a JSON header. Nothing in it is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mlip.core.errors import ConfigError, ModelFileError
+from mlip.core.files import write_atomically
+from mlip.models.base import AtomisticModel
+from mlip.models.build import build_model, parse_dtype
+
+FORMAT_VERSION = 1
+"""Raised when the header or the names of the weights change; older versions get an upgrade function."""
+
+_KEY = "mlip"
+UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
+
+
+def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a model file, whole or not at all.
+
+    Args:
+        path: usually ``model.safetensors``.
+        model: built by :func:`mlip.models.build.build_model` or loaded from a file.
+        metadata: plain JSON data for the card: provenance, data, metrics.
+
+    Raises:
+        ModelFileError: the model does not know its configuration.
+        MlipError: the file cannot be written.
+    """
+    if not model.config:
+        raise ModelFileError("Only models built from a configuration can be saved: use build_model(config).")
+    header = {
+        "format_version": FORMAT_VERSION,
+        "config": model.config,
+        "elements": list(model.elements),
+        "cutoff": model.cutoff,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "units": UNITS,
+        "num_parameters": model.num_parameters,
+        "metadata": dict(metadata or model.metadata),
+    }
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    text = json.dumps(header, sort_keys=True)
+    write_atomically(path, lambda temporary: save_file(weights, temporary, {_KEY: text}))
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the JSON header of a model file without building the model.
+
+    Raises:
+        ModelFileError: no such file, truncated, not a model file, or an unknown format version.
+    """
+    return _read(path, weights=False)[0]
+
+
+def load_model(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+) -> AtomisticModel:
+    """Load a model for inference; imports neither Lightning nor Hydra.
+
+    Args:
+        path: model file.
+        device: where to put the weights.
+        dtype: ``float32`` or ``float64``; None keeps the type of the file.
+
+    Raises:
+        ModelFileError: as :func:`read_header`, or weights that do not fit the configuration.
+    """
+    header, weights = _read(path, weights=True)
+    wanted = parse_dtype(dtype) or parse_dtype(header["dtype"])
+    try:
+        model = build_model(header["config"], dtype=torch.float64)
+    except (ConfigError, TypeError, KeyError) as error:
+        raise ModelFileError(f"'{path}' describes a model this version cannot build: {error}") from error
+    missing, unexpected = model.load_state_dict(weights, strict=False) if _shapes_fit(model, weights, path) else ([], [])
+    if missing or unexpected:
+        raise ModelFileError(
+            f"The weights in '{path}' do not fit its configuration: missing {sorted(missing) or 'none'}, "
+            f"unexpected {sorted(unexpected) or 'none'}."
+        )
+    try:
+        model = model.to(device=device, dtype=wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelFileError(f"device='{device}' is not available: {str(error).splitlines()[0]}") from error
+    model.metadata = header["metadata"]
+    return model.eval()
+
+
+def _shapes_fit(model: AtomisticModel, weights: Mapping[str, torch.Tensor], path: object) -> bool:
+    for name, value in model.state_dict().items():
+        if name in weights and weights[name].shape != value.shape:
+            raise ModelFileError(
+                f"The weights in '{path}' do not fit its configuration: '{name}' should have shape "
+                f"{tuple(value.shape)}, has {tuple(weights[name].shape)}."
+            )
+    return True
+
+
+def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"There is no model file '{path}'. Training writes one to RUN/model.safetensors.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(
+            f"'{path}' cannot be read as a model file: it is truncated or not a safetensors file ({error})."
+        ) from error
+    if text is None:
+        raise ModelFileError(f"'{path}' is a safetensors file, but not one of mlip: its header has no '{_KEY}' entry.")
+    try:
+        header = json.loads(text)
+        version = header["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"The header of '{path}' is damaged ({error}).") from error
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"'{path}' has format version {version}; this mlip reads version {FORMAT_VERSION}. "
+            "Update mlip to read newer files."
+        )
+    absent = [key for key in ("config", "elements", "cutoff", "dtype", "metadata") if key not in header]
+    if absent:
+        raise ModelFileError(f"The header of '{path}' lacks {', '.join(absent)}.")
+    return header, tensors

@@ -1,0 +1,1 @@
+"""Blocks and heads that models are made of."""

@@ -1,0 +1,53 @@
+"""Equivariant linear map: channels mix within each irrep."""
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor, nn
+
+from mlip.ops.layout import join_blocks, split_blocks
+
+
+class EquivariantLinear(nn.Module):
+    """``y_l = x_l W_l / sqrt(fan_in)`` for every irrep of the output; irreps without an input are zero.
+
+    Blocks of the input with the same irrep are one block with more channels. No bias, so that an empty
+    neighbourhood stays exactly zero.
+
+    Args:
+        irreps_in: any order, irreps may repeat.
+        irreps_out: each irrep once.
+    """
+
+    def __init__(self, irreps_in: Irreps, irreps_out: Irreps) -> None:
+        super().__init__()
+        self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
+        self.sources = [[k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out]
+        self.weights = nn.ParameterList()
+        for (mul, _), source in zip(self.irreps_out, self.sources):
+            fan_in = sum(self.irreps_in[k].mul for k in source)
+            self.weights.append(nn.Parameter(torch.randn(fan_in, mul)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(nodes, irreps_in.dim)`` to ``(nodes, irreps_out.dim)``."""
+        blocks = split_blocks(x, self.irreps_in)
+        outputs = []
+        for (mul, ir), source, weight in zip(self.irreps_out, self.sources, self.weights):
+            if not source:
+                outputs.append(x.new_zeros(x.shape[0], ir.dim, mul))
+                continue
+            block = torch.cat([blocks[k] for k in source], dim=2) if len(source) > 1 else blocks[source[0]]
+            outputs.append(block @ (weight * weight.shape[0] ** -0.5))
+        return join_blocks(outputs)
+
+
+def fit_channels(x: Tensor, irreps_in: Irreps, irreps_out: Irreps) -> Tensor:
+    """Pad with zeros or cut channels so that ``irreps_in`` becomes ``irreps_out`` (a residual without weights)."""
+    available = {ir: block for (_, ir), block in zip(irreps_in, split_blocks(x, irreps_in))}
+    outputs = []
+    for mul, ir in irreps_out:
+        if ir not in available:
+            outputs.append(x.new_zeros(x.shape[0], ir.dim, mul))
+            continue
+        block = available[ir][:, :, :mul]
+        outputs.append(nn.functional.pad(block, (0, mul - block.shape[2])) if block.shape[2] < mul else block)
+    return join_blocks(outputs)

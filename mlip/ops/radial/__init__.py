@@ -1,0 +1,1 @@
+"""Radial bases: distances in, smooth functions of the distance out. One basis a file."""

@@ -1,0 +1,32 @@
+"""Spherical Bessel functions of order zero."""
+
+import torch
+from torch import Tensor, nn
+
+from mlip.ops.radial.base import RadialBasis
+
+
+class Bessel(RadialBasis):
+    """``φ_n(r) = sqrt(2/r_c) · sin(nπ r / r_c) / r``, n = 1..num_basis (DimeNet, arXiv 2003.03123, eq. 7).
+
+    Written with sinc, so that r = 0 is finite and differentiable, and scaled by sqrt(r_c) to order one.
+
+    Args:
+        num_basis: number of functions.
+        cutoff: r_c in Å.
+        trainable: let the frequencies nπ be learned.
+    """
+
+    def __init__(self, num_basis: int, cutoff: float, trainable: bool = False) -> None:
+        super().__init__(num_basis, cutoff)
+        orders = torch.arange(1, num_basis + 1, dtype=torch.float64)
+        if trainable:
+            self.orders = nn.Parameter(orders.to(torch.float32))
+        else:
+            self.register_constant("orders", orders)
+
+    def forward(self, distances: Tensor) -> Tensor:
+        orders = self.orders.to(distances.dtype)
+        # sin(nπx)/x = nπ·sinc(nx) with torch.sinc(t) = sin(πt)/(πt).
+        x = (distances / self.cutoff)[:, None]
+        return 2**0.5 * torch.pi * orders * torch.sinc(orders * x)

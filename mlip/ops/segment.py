@@ -1,0 +1,15 @@
+"""Sums over the edges of a receiver."""
+
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+
+def segment_sum(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
+    """Sum rows that share an index: ``out[i] = sum over e with index[e] = i of values[e]``.
+
+    Args:
+        values: ``(edges, ...)``.
+        index: ``(edges,)`` integers below ``num_segments``; sorted receivers are the fast case.
+        num_segments: number of rows of the result; rows without an edge are zero.
+    """
+    return scatter(values, index, dim=0, dim_size=num_segments, reduce="sum")

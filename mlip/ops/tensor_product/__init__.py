@@ -1,0 +1,1 @@
+"""Tensor products of irreps: one interface, one backend a file."""

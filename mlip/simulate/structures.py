@@ -1,0 +1,87 @@
+"""Reading the structure a simulation starts from, and writing the one it ends with."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import zlib
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+from ase.io import ParseError
+from ase.io.formats import UnknownFileTypeError
+
+from mlip.core.errors import StructureError
+from mlip.core.files import write_atomically
+
+# What ASE's many readers raise on damaged input; they share no base class.
+_UNREADABLE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, OSError, ParseError, RuntimeError,
+    StopIteration, SyntaxError, TypeError, UnknownFileTypeError, ValueError, AssertionError,
+    ImportError, sqlite3.Error, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def read_structure(path: str | os.PathLike[str], frame: int = -1) -> Atoms:
+    """Read one structure from any file that ASE reads (CIF, POSCAR, xyz, traj, …).
+
+    Args:
+        path: the file; an ASE suffix ``@3`` is not interpreted, use ``frame``.
+        frame: which structure of a file with several, counted from 0; negative from the end.
+
+    Returns:
+        Atoms with constraints and velocities as in the file, and no calculator.
+
+    Raises:
+        StructureError: no such file, a format that ASE does not know, damaged content, no such frame, or no atoms.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StructureError(f"There is no structure file '{path}'. Give the path of a file that ASE reads.")
+    if path.stat().st_size == 0:
+        raise StructureError(f"The structure file '{path}' is empty (0 bytes).")
+    try:
+        atoms = ase.io.read(str(path), index=frame, do_not_split_by_at_sign=True)
+    except IndexError as error:
+        raise StructureError(
+            f"'{path}' has no frame {frame}, or no structure at all: frames count from 0, -1 is the last."
+        ) from error
+    except _UNREADABLE as error:
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StructureError(
+            f"'{path}' cannot be read as a structure ({detail}). Give a file that ASE reads, such as CIF, POSCAR, "
+            "extended XYZ or .traj, with its usual name."
+        ) from error
+    if len(atoms) == 0:
+        raise StructureError(f"The structure in '{path}' has no atoms.")
+    atoms.calc = None
+    return atoms
+
+
+def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: str = "final") -> list[Path]:
+    """Write a structure as extended XYZ, and as CIF and POSCAR if it is periodic along all axes.
+
+    Energy, forces and stress go into the extended XYZ if the calculator has them; CIF and POSCAR cannot say
+    that an axis is not periodic, so slabs and molecules are not written in these.
+
+    Args:
+        folder: where to; made if need be.
+        atoms: the structure.
+        name: file name without suffix.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        MlipError: the folder cannot be written to, or the disk is full.
+    """
+    folder = Path(folder)
+    formats = {folder / f"{name}.xyz": "extxyz"}
+    if atoms.pbc.all():
+        formats |= {folder / f"{name}.cif": "cif", folder / f"{name}.vasp": "vasp"}
+    for path, file_format in formats.items():
+        options = {"sort": True} if file_format == "vasp" else {}
+        write_atomically(path, lambda part, f=file_format, o=options: ase.io.write(str(part), atoms, format=f, **o))
+    return list(formats)

@@ -1,0 +1,98 @@
+"""Trajectories in ASE's binary ``.traj`` format: full double precision, momenta, and cheap to append to.
+
+A frame that was cut short by a crash is not counted by the format, so what came before stays readable.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.trajectory import Trajectory
+from ase.io.ulm import InvalidULMFileError
+
+from mlip.core.errors import SimulationError
+
+_RESULTS = ("energy", "free_energy", "forces", "stress")
+
+
+class FrameWriter:
+    """Appends structures with their results to a trajectory file; use it as a context manager.
+
+    Attributes:
+        path: the file.
+        num_frames: frames in the file, those of earlier runs included.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        """Open the file.
+
+        Raises:
+            SimulationError: the file cannot be written, or is to be appended to and is no trajectory.
+        """
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = Trajectory(str(self.path), "a" if append else "w")
+            self.num_frames = len(Trajectory(str(self.path))) if append else 0
+        except OSError as error:
+            raise SimulationError(f"Cannot write the trajectory '{self.path}': {error}.") from error
+
+    def write(self, atoms: Atoms, **info: Any) -> None:
+        """Append one frame with the energy, forces and stress that the calculator already has.
+
+        Args:
+            atoms: the structure, with momenta and constraints.
+            info: numbers and strings to keep with the frame, such as ``step``.
+
+        Raises:
+            SimulationError: the disk is full or the file cannot be written any more.
+        """
+        frame = atoms.copy()
+        frame.info = dict(info)
+        results = getattr(atoms.calc, "results", {})
+        frame.calc = SinglePointCalculator(frame, **{name: results[name] for name in _RESULTS if name in results})
+        try:
+            self._file.write(frame)
+        except OSError as error:
+            raise SimulationError(
+                f"Cannot write to the trajectory '{self.path}' ({error.strerror or error}); its first "
+                f"{self.num_frames} frames are kept. Free some space and continue from there."
+            ) from error
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def last_frame(path: str | os.PathLike[str]) -> Atoms:
+    """Read the last whole frame of a trajectory, with momenta, constraints and ``info``.
+
+    Raises:
+        SimulationError: no such file, not a trajectory, or no frame in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SimulationError(f"There is no trajectory '{path}' to continue from. Start without a restart.")
+    try:
+        with Trajectory(str(path)) as frames:
+            if len(frames):
+                return frames[-1]
+    except (InvalidULMFileError, OSError, EOFError, ValueError, LookupError) as error:
+        raise SimulationError(
+            f"'{path}' is damaged or no ASE trajectory, so nothing can be continued from it."
+        ) from error
+    raise SimulationError(f"The trajectory '{path}' has no frame to continue from. Start without a restart.")

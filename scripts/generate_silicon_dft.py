@@ -1,0 +1,277 @@
+"""Generate the silicon DFT data set (``data/silicon_dft/silicon.xyz``).
+
+What it makes
+    An extended-xyz file with silicon cells of 1 to 16 atoms (strained and rattled
+    diamond, beta-tin, fcc, bcc, simple cubic, a vacancy) and the isolated atom,
+    each with PBE energy, forces and stress from GPAW in plane-wave mode. The stored
+    energy is the electronic free energy (Fermi-Dirac smearing), the quantity whose
+    derivatives are the stored forces and stress.
+
+How to run (GPAW with its PAW data sets and ASE)
+    OMP_NUM_THREADS=1 python scripts/generate_silicon_dft.py \
+        --out data/silicon_dft/silicon.xyz --seed 11
+
+    An interrupted run continues after the last frame already in the output. Other
+    modes: ``--convergence`` prints cutoff and k-point tables, ``--check`` compares
+    forces and stresses with central differences of the energy, ``--list`` prints
+    the structures without computing anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+CUTOFF_EV = 300.0
+SMEARING_EV = 0.1
+SPACING = {"insulator": 0.25, "metal": 0.20}  # largest k-point spacing, 1/A (with 2 pi)
+INSULATING = ("diamond_strained", "diamond_rattled", "vacancy")
+ATOM_BOX = (9.0, 9.5, 10.0)
+A_DIAMOND = 5.47  # PBE lattice constant of diamond silicon, A
+
+
+def kpoint_size(atoms: Atoms, spacing: float) -> tuple[int, int, int]:
+    """Return the Gamma-centred grid whose point spacing is at most ``spacing``."""
+    lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    n1, n2, n3 = (max(1, int(np.ceil(length / spacing - 1e-6))) for length in lengths)
+    return n1, n2, n3
+
+
+def calculator(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF_EV):
+    """Return the GPAW calculator used for every periodic cell."""
+    from gpaw import GPAW, PW, Davidson, FermiDirac
+
+    return GPAW(
+        mode=PW(cutoff, dedecut="estimate"),
+        xc="PBE",
+        kpts={"size": size, "gamma": True},
+        occupations=FermiDirac(SMEARING_EV),
+        nbands=max(2 * len(atoms) + 4, int(2.5 * len(atoms))),
+        eigensolver=Davidson(2),
+        convergence={"density": 1e-5},
+        txt=None,
+    )
+
+
+def free_energy(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF_EV) -> float:
+    """Return the electronic free energy of ``atoms`` in eV."""
+    atoms = atoms.copy()
+    atoms.calc = calculator(atoms, size, cutoff)
+    return float(atoms.get_potential_energy(force_consistent=True))
+
+
+def label(atoms: Atoms) -> Atoms:
+    """Return a copy of ``atoms`` with free energy, forces and stress attached."""
+    kind = "insulator" if atoms.info["config_type"] in INSULATING else "metal"
+    work = atoms.copy()
+    work.calc = calculator(work, kpoint_size(work, SPACING[kind]))
+    energy = float(work.get_potential_energy(force_consistent=True))
+    labelled = atoms.copy()
+    labelled.calc = SinglePointCalculator(
+        labelled, energy=energy, forces=work.get_forces(), stress=work.get_stress()
+    )
+    return labelled
+
+
+def isolated_atom() -> Atoms:
+    """Return the spin-polarised (triplet) free atom, written without a cell."""
+    from gpaw import GPAW, PW
+
+    box = Atoms("Si", cell=ATOM_BOX, pbc=True)
+    box.center()
+    box.calc = GPAW(mode=PW(CUTOFF_EV), xc="PBE", hund=True, txt=None)
+    energy = float(box.get_potential_energy(force_consistent=True))
+    atom = Atoms("Si", positions=[[0.0, 0.0, 0.0]])
+    atom.info.update(config_type="IsolatedAtom", name="isolated_atom")
+    atom.calc = SinglePointCalculator(atom, energy=energy, forces=np.zeros((1, 3)))
+    return atom
+
+
+def strained(atoms: Atoms, voigt: tuple[float, ...]) -> Atoms:
+    """Return a copy under the symmetric strain (xx, yy, zz, yz, xz, xy)."""
+    xx, yy, zz, yz, xz, xy = voigt
+    strain = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    copy = atoms.copy()
+    copy.set_cell(copy.cell[:] @ (np.eye(3) + strain), scale_atoms=True)
+    return copy
+
+
+def rattled(atoms: Atoms, rng: np.random.Generator, move: float, strain: float) -> Atoms:
+    """Return a copy with Gaussian displacements (A) and a Gaussian strain."""
+    copy = strained(atoms, tuple(rng.normal(0.0, strain, 6)))
+    copy.positions += rng.normal(0.0, move, (len(copy), 3))
+    return copy
+
+
+def beta_tin(volume: float, c_over_a: float) -> Atoms:
+    """Return primitive two-atom beta-tin at ``volume`` (A^3 per atom)."""
+    a = (4 * volume / c_over_a) ** (1 / 3)
+    c = c_over_a * a
+    cell = 0.5 * np.array([[-a, a, c], [a, -a, c], [a, a, -c]])
+    return Atoms("Si2", cell=cell, pbc=True, positions=[[0, 0, 0], [0, a / 2, c / 4]])
+
+
+def vacancy(breathing: float, pairing: float = 0.0) -> Atoms:
+    """Return a 15-atom vacancy cell with its four neighbours moved by hand.
+
+    ``breathing`` moves them outward (A); ``pairing`` moves them pairwise together.
+    """
+    cell = bulk("Si", "diamond", A_DIAMOND) * (2, 2, 2)
+    vectors = cell.get_distances(0, range(1, len(cell)), mic=True, vector=True)
+    del cell[0]
+    for index in np.argsort(np.linalg.norm(vectors, axis=1))[:4]:
+        unit = vectors[index] / np.linalg.norm(vectors[index])
+        cell.positions[index] += breathing * unit
+        cell.positions[index, :2] -= pairing * np.sign(unit[:2])
+    return cell
+
+
+def small_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
+    """Return strained diamond and all metallic structures."""
+    primitive = bulk("Si", "diamond", A_DIAMOND)
+    cubic = bulk("Si", "diamond", A_DIAMOND, cubic=True)
+    cells: list[tuple[str, Atoms]] = []
+    for e in (-0.06, -0.045, -0.03, -0.015, 0.0, 0.015, 0.03, 0.045, 0.06):
+        cells.append(("diamond_strained", strained(primitive, (e, e, e, 0, 0, 0))))
+    for e in (-0.06, -0.03, 0.03, 0.06):
+        cells.append(("diamond_strained", strained(primitive, (0, 0, e, 0, 0, 0))))
+        cells.append(("diamond_strained", strained(primitive, (0, 0, 0, e, 0, 0))))
+        cells.append(("diamond_strained", strained(primitive, (0, 0, 0, e / 2, e / 2, e / 2))))
+    for voigt in ((0.04, 0.04, -0.05, 0, 0, 0), (-0.05, 0, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0.04)):
+        cells.append(("diamond_strained", strained(cubic, voigt)))
+    for volume in (12.0, 13.0, 14.0, 15.0, 16.0, 17.5):
+        cells.append(("beta_tin", beta_tin(volume, 0.55)))
+    for volume, ratio in ((14.0, 0.50), (15.5, 0.50), (14.0, 0.60), (15.5, 0.60)):
+        cells.append(("beta_tin", beta_tin(volume, ratio)))
+    for _ in range(5):
+        cells.append(("beta_tin", rattled(beta_tin(15.0, 0.55), rng, 0.08, 0.02)))
+    for phase, volume, repeat in (
+        ("fcc", 14.5, [[1, 0, 0], [0, 1, 0], [0, 0, 2]]),
+        ("bcc", 14.6, [[1, 0, 0], [0, 1, 0], [0, 0, 2]]),
+        ("sc", 16.1, [[1, 0, 0], [0, 1, 0], [0, 0, 2]]),
+    ):
+        content = {"fcc": 4, "bcc": 2, "sc": 1}[phase]
+        cell = bulk("Si", phase, (content * volume) ** (1 / 3))
+        for e in (-0.08, -0.05, -0.025, 0.0, 0.025, 0.05, 0.08, 0.12):
+            cells.append((phase, strained(cell, (e, e, e, 0, 0, 0))))
+        for voigt in ((0, 0, 0.05, 0, 0, 0), (0, 0, 0, 0, 0, 0.04)):
+            cells.append((phase, strained(cell, voigt)))
+        double = make_supercell(cell, repeat)
+        for _ in range(2):
+            cells.append((phase, rattled(double, rng, 0.1, 0.015)))
+    return cells
+
+
+def large_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
+    """Return rattled diamond and vacancy cells (the slow ones)."""
+    primitive = bulk("Si", "diamond", A_DIAMOND)
+    cubic = bulk("Si", "diamond", A_DIAMOND, cubic=True)
+    cells: list[tuple[str, Atoms]] = []
+    for index in range(12):
+        cells.append(("diamond_rattled", rattled(primitive, rng, 0.05 + 0.01 * index, 0.02)))
+    for distortion in ((0.0, 0.0), (-0.15, 0.0), (-0.3, 0.0), (0.15, 0.0), (-0.1, 0.15)):
+        cells.append(("vacancy", vacancy(*distortion)))
+    for index in range(6):
+        cells.append(("diamond_rattled", rattled(cubic, rng, 0.05 + 0.03 * index, 0.015)))
+    for index in range(4):
+        cells.append(("diamond_rattled", rattled(primitive * (2, 2, 2), rng, 0.06 + 0.04 * index, 0.01)))
+        cells.append(("vacancy", rattled(vacancy(-0.15), rng, 0.05 + 0.03 * index, 0.01)))
+    return cells
+
+
+def structures(seed: int) -> list[Atoms]:
+    """Return every periodic structure in file order, named and rounded."""
+    cells = small_structures(np.random.default_rng([seed, 0]))
+    cells += large_structures(np.random.default_rng([seed, 1]))
+    counts: dict[str, int] = {}
+    frames = []
+    for config_type, atoms in cells:
+        number = counts.get(config_type, 0)
+        counts[config_type] = number + 1
+        atoms.set_cell(np.round(atoms.cell[:], 8))
+        atoms.positions = np.round(atoms.positions, 8)
+        atoms.info.update(config_type=config_type, name=f"{config_type}_{number:02d}")
+        frames.append(atoms)
+    return frames
+
+
+def save(path: Path, frames: list[Atoms]) -> None:
+    """Write ``frames`` atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(str(temporary), frames, format="extxyz")
+    os.replace(temporary, path)
+
+
+def generate(out: Path, seed: int, limit: int | None) -> None:
+    """Label all structures that the output does not hold yet."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    wanted = structures(seed)[:limit]
+    done = list(read(str(out), index=":", format="extxyz")) if out.exists() else []
+    if not done:
+        done = [isolated_atom()]
+        save(out, done)
+    for old, new in zip(done[1:], wanted):
+        if len(old) != len(new) or not np.allclose(old.positions, new.positions, atol=1e-6):
+            raise SystemExit(f"{out} comes from a run with other settings; move it away first")
+    start = time.time()
+    for index in range(len(done) - 1, len(wanted)):
+        frame = label(wanted[index])
+        done.append(frame)
+        save(out, done)
+        print(
+            f"{index + 1}/{len(wanted)} {frame.info['name']} {len(frame)} atoms "
+            f"E = {frame.get_potential_energy() / len(frame):.5f} eV/atom "
+            f"max|F| = {np.abs(frame.get_forces()).max():.3f} eV/A {time.time() - start:.0f} s",
+            flush=True,
+        )
+
+
+def convergence() -> None:
+    """Print free energies per atom against cutoff and k-point spacing."""
+    diamond = bulk("Si", "diamond", A_DIAMOND)
+    metals = {"sc": bulk("Si", "sc", 16.1 ** (1 / 3)), "beta_tin": beta_tin(14.0, 0.55)}
+    print("| cutoff (eV) | diamond | sc | sc - diamond | beta_tin - diamond |  (eV/atom)")
+    for cutoff in (250.0, 300.0, 350.0, 400.0, 600.0):
+        first = free_energy(diamond, (6, 6, 6), cutoff) / 2
+        sc = free_energy(metals["sc"], (8, 8, 8), cutoff)
+        tin = free_energy(metals["beta_tin"], (8, 8, 8), cutoff) / 2
+        row = f"| {cutoff:.0f} | {first:.5f} | {sc:.5f} | {sc - first:.5f} | {tin - first:.5f} |"
+        print(row, flush=True)
+    print("| phase | spacing (1/A) | grid | free energy (eV/atom) |")
+    for name, atoms in {"diamond": diamond, **metals}.items():
+        for spacing in (0.34, 0.29, 0.25, 0.20, 0.165, 0.125):
+            size = kpoint_size(atoms, spacing)
+            energy = free_energy(atoms, size) / len(atoms)
+            print(f"| {name} | {spacing} | {size} | {energy:.5f} |", flush=True)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/silicon_dft/silicon.xyz"))
+    parser.add_argument("--frames", type=int, default=None, help="only the first N structures")
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--convergence", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    if args.list:
+        for atoms in structures(args.seed)[: args.frames]:
+            print(atoms.info["name"], len(atoms), np.round(atoms.cell.cellpar(), 3))
+    elif args.convergence:
+        convergence()
+    else:
+        generate(args.out, args.seed, args.frames)
+
+
+if __name__ == "__main__":
+    main()
