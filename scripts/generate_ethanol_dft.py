@@ -78,9 +78,7 @@ def label(atoms: Atoms) -> Atoms:
     gradient.grid_response = True
     forces = -np.asarray(gradient.kernel()) * units.Hartree / units.Bohr
     labelled = atoms.copy()
-    labelled.calc = SinglePointCalculator(
-        labelled, energy=float(method.e_tot * units.Hartree), forces=forces
-    )
+    labelled.calc = SinglePointCalculator(labelled, energy=float(method.e_tot * units.Hartree), forces=forces)
     return labelled
 
 

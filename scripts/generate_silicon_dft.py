@@ -12,9 +12,8 @@ How to run (GPAW with its PAW data sets and ASE)
         --out data/silicon_dft/silicon.xyz --seed 11
 
     An interrupted run continues after the last frame already in the output. Other
-    modes: ``--convergence`` prints cutoff and k-point tables, ``--check`` compares
-    forces and stresses with central differences of the energy, ``--list`` prints
-    the structures without computing anything.
+    modes: ``--convergence`` prints cutoff and k-point tables, ``--check NAME ...``
+    compares stored forces and stresses with central differences of the energy.
 """
 
 from __future__ import annotations
@@ -26,23 +25,36 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, make_supercell
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.dft.kpoints import monkhorst_pack
 from ase.io import read, write
 
 CUTOFF_EV = 300.0
 SMEARING_EV = 0.1
-SPACING = {"insulator": 0.25, "metal": 0.20}  # largest k-point spacing, 1/A (with 2 pi)
+SPACING = {"insulator": 0.36, "metal": 0.18}  # largest k-point spacing, 1/A (with 2 pi)
 INSULATING = ("diamond_strained", "diamond_rattled", "vacancy")
 ATOM_BOX = (9.0, 9.5, 10.0)
 A_DIAMOND = 5.47  # PBE lattice constant of diamond silicon, A
 
 
 def kpoint_size(atoms: Atoms, spacing: float) -> tuple[int, int, int]:
-    """Return the Gamma-centred grid whose point spacing is at most ``spacing``."""
+    """Return the grid divisions whose point spacing is at most ``spacing``."""
     lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
     n1, n2, n3 = (max(1, int(np.ceil(length / spacing - 1e-6))) for length in lengths)
     return n1, n2, n3
+
+
+def standard_size(atoms: Atoms) -> tuple[int, int, int]:
+    """Return the grid divisions used for a frame, by its ``config_type``."""
+    insulating = atoms.info["config_type"] in INSULATING
+    return kpoint_size(atoms, SPACING["insulator" if insulating else "metal"])
+
+
+def kpoint_grid(size: tuple[int, int, int]) -> np.ndarray:
+    """Return scaled k-points of a grid shifted half a step off Gamma on every axis."""
+    n = np.array(size)
+    return monkhorst_pack(size) + 0.5 * (n % 2) / n
 
 
 def calculator(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF_EV):
@@ -52,7 +64,7 @@ def calculator(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF_
     return GPAW(
         mode=PW(cutoff, dedecut="estimate"),
         xc="PBE",
-        kpts={"size": size, "gamma": True},
+        kpts=kpoint_grid(size),
         occupations=FermiDirac(SMEARING_EV),
         nbands=max(2 * len(atoms) + 4, int(2.5 * len(atoms))),
         eigensolver=Davidson(2),
@@ -70,9 +82,10 @@ def free_energy(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF
 
 def label(atoms: Atoms) -> Atoms:
     """Return a copy of ``atoms`` with free energy, forces and stress attached."""
-    kind = "insulator" if atoms.info["config_type"] in INSULATING else "metal"
+    if atoms.info["config_type"] == "IsolatedAtom":
+        return isolated_atom(atoms)
     work = atoms.copy()
-    work.calc = calculator(work, kpoint_size(work, SPACING[kind]))
+    work.calc = calculator(work, standard_size(atoms))
     energy = float(work.get_potential_energy(force_consistent=True))
     labelled = atoms.copy()
     labelled.calc = SinglePointCalculator(
@@ -81,18 +94,25 @@ def label(atoms: Atoms) -> Atoms:
     return labelled
 
 
-def isolated_atom() -> Atoms:
-    """Return the spin-polarised (triplet) free atom, written without a cell."""
-    from gpaw import GPAW, PW
+def isolated_atom(atom: Atoms) -> Atoms:
+    """Return a copy of the free atom with its triplet energy, from a large box."""
+    from gpaw import GPAW, PW, FermiDirac, MixerDif
 
-    box = Atoms("Si", cell=ATOM_BOX, pbc=True)
+    box = Atoms("Si", cell=ATOM_BOX, pbc=True, magmoms=[2.0])
     box.center()
-    box.calc = GPAW(mode=PW(CUTOFF_EV), xc="PBE", hund=True, txt=None)
+    box.calc = GPAW(
+        mode=PW(CUTOFF_EV),
+        xc="PBE",
+        nbands=8,
+        occupations=FermiDirac(0.01, fixmagmom=True),
+        mixer=MixerDif(0.1, 5, 1),
+        maxiter=600,
+        txt=None,
+    )
     energy = float(box.get_potential_energy(force_consistent=True))
-    atom = Atoms("Si", positions=[[0.0, 0.0, 0.0]])
-    atom.info.update(config_type="IsolatedAtom", name="isolated_atom")
-    atom.calc = SinglePointCalculator(atom, energy=energy, forces=np.zeros((1, 3)))
-    return atom
+    labelled = atom.copy()
+    labelled.calc = SinglePointCalculator(labelled, energy=energy, forces=np.zeros((1, 3)))
+    return labelled
 
 
 def strained(atoms: Atoms, voigt: tuple[float, ...]) -> Atoms:
@@ -151,22 +171,16 @@ def small_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
         cells.append(("beta_tin", beta_tin(volume, 0.55)))
     for volume, ratio in ((14.0, 0.50), (15.5, 0.50), (14.0, 0.60), (15.5, 0.60)):
         cells.append(("beta_tin", beta_tin(volume, ratio)))
-    for _ in range(5):
+    for _ in range(4):
         cells.append(("beta_tin", rattled(beta_tin(15.0, 0.55), rng, 0.08, 0.02)))
-    for phase, volume, repeat in (
-        ("fcc", 14.5, [[1, 0, 0], [0, 1, 0], [0, 0, 2]]),
-        ("bcc", 14.6, [[1, 0, 0], [0, 1, 0], [0, 0, 2]]),
-        ("sc", 16.1, [[1, 0, 0], [0, 1, 0], [0, 0, 2]]),
-    ):
-        content = {"fcc": 4, "bcc": 2, "sc": 1}[phase]
-        cell = bulk("Si", phase, (content * volume) ** (1 / 3))
+    for phase, cubic_volume in (("fcc", 4 * 14.5), ("bcc", 2 * 14.6), ("sc", 16.1)):
+        cell = bulk("Si", phase, cubic_volume ** (1 / 3))
         for e in (-0.08, -0.05, -0.025, 0.0, 0.025, 0.05, 0.08, 0.12):
             cells.append((phase, strained(cell, (e, e, e, 0, 0, 0))))
         for voigt in ((0, 0, 0.05, 0, 0, 0), (0, 0, 0, 0, 0, 0.04)):
             cells.append((phase, strained(cell, voigt)))
-        double = make_supercell(cell, repeat)
         for _ in range(2):
-            cells.append((phase, rattled(double, rng, 0.1, 0.015)))
+            cells.append((phase, rattled(cell * (1, 1, 2), rng, 0.1, 0.015)))
     return cells
 
 
@@ -188,7 +202,7 @@ def large_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
 
 
 def structures(seed: int) -> list[Atoms]:
-    """Return every periodic structure in file order, named and rounded."""
+    """Return every structure in file order, named and rounded; the free atom is last."""
     cells = small_structures(np.random.default_rng([seed, 0]))
     cells += large_structures(np.random.default_rng([seed, 1]))
     counts: dict[str, int] = {}
@@ -200,7 +214,8 @@ def structures(seed: int) -> list[Atoms]:
         atoms.positions = np.round(atoms.positions, 8)
         atoms.info.update(config_type=config_type, name=f"{config_type}_{number:02d}")
         frames.append(atoms)
-    return frames
+    info = {"config_type": "IsolatedAtom", "name": "isolated_atom"}
+    return [*frames, Atoms("Si", positions=[[0.0, 0.0, 0.0]], info=info)]
 
 
 def save(path: Path, frames: list[Atoms]) -> None:
@@ -215,14 +230,11 @@ def generate(out: Path, seed: int, limit: int | None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     wanted = structures(seed)[:limit]
     done = list(read(str(out), index=":", format="extxyz")) if out.exists() else []
-    if not done:
-        done = [isolated_atom()]
-        save(out, done)
-    for old, new in zip(done[1:], wanted):
+    for old, new in zip(done, wanted):
         if len(old) != len(new) or not np.allclose(old.positions, new.positions, atol=1e-6):
             raise SystemExit(f"{out} comes from a run with other settings; move it away first")
     start = time.time()
-    for index in range(len(done) - 1, len(wanted)):
+    for index in range(len(done), len(wanted)):
         frame = label(wanted[index])
         done.append(frame)
         save(out, done)
@@ -234,23 +246,52 @@ def generate(out: Path, seed: int, limit: int | None) -> None:
         )
 
 
+def slope(atoms: Atoms, move: np.ndarray, strain: np.ndarray, step: float = 0.005) -> float:
+    """Return dE/dt for positions + t * move and cell @ (1 + t * strain), centrally."""
+    energies = []
+    for t in (step, -step):
+        moved = atoms.copy()
+        moved.set_cell(moved.cell[:] @ (np.eye(3) + t * strain), scale_atoms=True)
+        moved.positions += t * move
+        energies.append(free_energy(moved, standard_size(atoms)))
+    return (energies[0] - energies[1]) / (2 * step)
+
+
+def check(path: Path, names: list[str], seed: int) -> None:
+    """Print the error of forces and stresses against finite differences (fixed k-grid)."""
+    frames = {a.info["name"]: a for a in read(str(path), index=":", format="extxyz")}
+    still = np.zeros((3, 3))
+    for name in names:
+        atoms = frames[name]
+        if len(atoms) > 1:
+            move = np.random.default_rng(seed).normal(size=(len(atoms), 3))
+            move /= np.linalg.norm(move)
+            stored = float(np.sum(atoms.get_forces() * move))
+            error = stored + slope(atoms, move, still)
+            print(f"{name} force on a random unit vector {stored:.4f} error {error:.1e} eV/A")
+        for kind, strain in (("trace/3", np.eye(3) / 3), ("zz-xx", np.diag([-1.0, 0.0, 1.0]))):
+            stored = float(np.sum(atoms.get_stress(voigt=False) * strain))
+            error = stored - slope(atoms, 0 * atoms.positions, strain) / atoms.get_volume()
+            print(f"{name} stress {kind} {stored:.5f} error {error:.1e} eV/A^3", flush=True)
+
+
 def convergence() -> None:
     """Print free energies per atom against cutoff and k-point spacing."""
-    diamond = bulk("Si", "diamond", A_DIAMOND)
-    metals = {"sc": bulk("Si", "sc", 16.1 ** (1 / 3)), "beta_tin": beta_tin(14.0, 0.55)}
-    print("| cutoff (eV) | diamond | sc | sc - diamond | beta_tin - diamond |  (eV/atom)")
-    for cutoff in (250.0, 300.0, 350.0, 400.0, 600.0):
-        first = free_energy(diamond, (6, 6, 6), cutoff) / 2
-        sc = free_energy(metals["sc"], (8, 8, 8), cutoff)
-        tin = free_energy(metals["beta_tin"], (8, 8, 8), cutoff) / 2
-        row = f"| {cutoff:.0f} | {first:.5f} | {sc:.5f} | {sc - first:.5f} | {tin - first:.5f} |"
-        print(row, flush=True)
-    print("| phase | spacing (1/A) | grid | free energy (eV/atom) |")
-    for name, atoms in {"diamond": diamond, **metals}.items():
-        for spacing in (0.34, 0.29, 0.25, 0.20, 0.165, 0.125):
+    cells = {
+        "diamond": (bulk("Si", "diamond", A_DIAMOND), (6, 6, 6)),
+        "sc": (bulk("Si", "sc", 16.1 ** (1 / 3)), (10, 10, 10)),
+        "beta_tin": (beta_tin(14.0, 0.55), (8, 8, 6)),
+        "bcc": (bulk("Si", "bcc", 29.2 ** (1 / 3)), (10, 10, 10)),
+        "fcc": (bulk("Si", "fcc", 58.0 ** (1 / 3)), (10, 10, 10)),
+    }
+    for name, (atoms, size) in cells.items():
+        for cutoff in (250.0, 300.0, 400.0, 600.0):
+            energy = free_energy(atoms, size, cutoff) / len(atoms)
+            print(f"| {name} | {size} | {cutoff:.0f} eV | {energy:.4f} |", flush=True)
+        for spacing in (0.45, 0.36, 0.24, 0.20, 0.18, 0.15, 0.12):
             size = kpoint_size(atoms, spacing)
             energy = free_energy(atoms, size) / len(atoms)
-            print(f"| {name} | {spacing} | {size} | {energy:.5f} |", flush=True)
+            print(f"| {name} | {size} | spacing {spacing}/A | {energy:.4f} |", flush=True)
 
 
 def main() -> None:
@@ -262,11 +303,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=None, help="only the first N structures")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--convergence", action="store_true")
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--check", nargs="+", metavar="NAME", help="frames to check")
     args = parser.parse_args()
-    if args.list:
-        for atoms in structures(args.seed)[: args.frames]:
-            print(atoms.info["name"], len(atoms), np.round(atoms.cell.cellpar(), 3))
+    if args.check:
+        check(args.out, args.check, args.seed)
     elif args.convergence:
         convergence()
     else:

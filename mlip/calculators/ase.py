@@ -46,8 +46,6 @@ class MLIPCalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's interface
-    # The model does not read these, so changing them must not cost an evaluation.
-    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 - ASE's interface
 
     def __init__(
         self,
@@ -85,6 +83,22 @@ class MLIPCalculator(Calculator):
         if allow_calculation and name in self.implemented_properties:
             self._asked.add(name)
         return super().get_property(name, atoms, allow_calculation)
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """Return what changed since the last calculation (ASE's interface), out of what the model reads.
+
+        Compares exactly; ASE's own comparison takes as long as a small model's step when asked three times.
+        """
+        last = self.atoms
+        if last is None:
+            return list(all_changes)
+        same = {
+            "positions": np.array_equal(last.positions, atoms.positions),
+            "numbers": np.array_equal(last.numbers, atoms.numbers),
+            "cell": np.array_equal(last.cell.array, atoms.cell.array),
+            "pbc": np.array_equal(last.pbc, atoms.pbc),
+        }
+        return [name for name, equal in same.items() if not equal]
 
     def calculate(
         self,
@@ -125,7 +139,8 @@ class MLIPCalculator(Calculator):
         forces = predicted.get("forces")
         if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):
             raise StructureError(
-                f"The model returned an energy of {energy} eV or forces that are not finite for this structure of "
+                f"The model returned an energy of {energy} eV or forces that are not finite for this "
+                "structure of "
                 f"{len(self.atoms)} atoms: do two atoms coincide, or is the model damaged?"
             )
         results = {"energy": energy, "free_energy": energy, "energies": predicted["energies"]}
@@ -148,7 +163,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise ConfigError(f"device must be such as 'cpu', 'cuda' or 'cuda:1', got '{device}'.") from error
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device '{device}' is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            f"device '{device}' is not here: torch {torch.__version__} sees {torch.cuda.device_count()} "
+            "CUDA devices. "
             "Use device 'cpu', or install a CUDA build of torch."
         )
     return resolved

@@ -27,7 +27,8 @@ def check_structure(atoms: Atoms, model: AtomisticModel) -> None:
         model: knows its elements.
 
     Raises:
-        StructureError: no atoms, an element the model has not seen, or positions or a cell that are not finite.
+        StructureError: no atoms, an element the model has not seen, or positions or a cell that are not
+            finite.
     """
     if len(atoms) == 0:
         raise StructureError("A structure needs at least one atom, this one has none.")
@@ -36,8 +37,10 @@ def check_structure(atoms: Atoms, model: AtomisticModel) -> None:
     if bad.size:
         atom = int(bad[0])
         raise StructureError(
-            f"Positions must be finite, but {bad.size} of {len(atoms)} atoms have NaN or infinite ones, the first is "
-            f"atom {atom} ({atoms.symbols[atom]}): check the input file, or the step before if this is a simulation."
+            f"Positions must be finite, but {bad.size} of {len(atoms)} atoms have NaN or infinite ones, "
+            "the first is "
+            f"atom {atom} ({atoms.symbols[atom]}): check the input file, or the step before if this is a "
+            "simulation."
         )
     if not np.isfinite(atoms.cell.array).all():
         raise StructureError(f"The cell must be finite, got {atoms.cell.array.tolist()}.")
@@ -47,14 +50,16 @@ def stress_problem(atoms: Atoms) -> str | None:
     """Return why this structure has no stress, or None if it has one."""
     if not atoms.pbc.any():
         return (
-            "The stress of a molecule is not defined: no axis is periodic. Set atoms.cell and atoms.pbc, or do not "
+            "The stress of a molecule is not defined: no axis is periodic. Set atoms.cell and atoms.pbc, "
+            "or do not "
             "ask for the stress."
         )
     volume = float(abs(np.linalg.det(atoms.cell.array)))
     if volume < SMALLEST_VOLUME:
         axes = "".join("T" if axis else "F" for axis in atoms.pbc)
         return (
-            f"The stress needs a cell with volume, this one has {volume:.3g} Å³ (pbc {axes}). Give the non-periodic "
+            f"The stress needs a cell with volume, this one has {volume:.3g} Å³ (pbc {axes}). Give the "
+            "non-periodic "
             "axes lattice vectors too, for example atoms.center(vacuum=10, axis=2) for a slab."
         )
     return None

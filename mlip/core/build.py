@@ -101,7 +101,10 @@ def build(config: Any, **extra: Any) -> Any:
         ]
         if missing:
             raise ConfigError(f"{builder.__name__} needs the option(s) {', '.join(missing)}, which are not set.")
-        return builder(**options)
+        try:
+            return builder(**options)
+        except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            raise ConfigError(f"{builder.__name__} cannot be built from these options: {error}") from error
     if isinstance(config, list | tuple):
         return [build(item) for item in config]
     return config

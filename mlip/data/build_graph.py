@@ -20,8 +20,8 @@ def build_graph(atoms: Atoms, cutoff: float, labels: Mapping[str, np.ndarray] | 
     Args:
         atoms: positions in Å; constraints and calculators are not looked at.
         cutoff: edges are pairs with a distance strictly below it, Å.
-        labels: values by field name (``energy``, ``forces``, ``stress``) in the package's units; NaN means not
-            labelled.
+        labels: values by field name (``energy``, ``forces``, ``stress``) in the package's units; NaN
+            means not labelled.
 
     Raises:
         StructureError: no atoms, an atomic number outside 1–118, positions not finite, periodic axes without
@@ -47,8 +47,8 @@ def graph_from_pairs(atoms: Atoms, pairs: Pairs, labels: Mapping[str, np.ndarray
         raise StructureError("A structure needs at least one atom, this one has none.")
     if atoms.numbers.min() < 1 or atoms.numbers.max() > 118:
         raise StructureError(
-            f"Atomic numbers must be 1 to 118, got {sorted(set(atoms.numbers.tolist()))}: an element symbol in the "
-            "file is probably missing or 'X'."
+            f"Atomic numbers must be 1 to 118, got {sorted(set(atoms.numbers.tolist()))}: an element symbol "
+            "in the file is probably missing or 'X'."
         )
     senders, receivers, shifts = pairs
     fields = {

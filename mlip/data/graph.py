@@ -46,7 +46,7 @@ class AtomGraph(Data):
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key == "edge_index":
             return self.num_nodes
-        # PyG increments whatever has "index" or "batch" in its name; our other fields are never numbers of atoms.
+        # PyG increments whatever has "index" in its name; our other fields never number atoms.
         return super().__inc__(key, value, *args, **kwargs) if key in ("batch", "ptr") else 0
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -41,8 +41,9 @@ def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
         raise StructureError(f"The cell must be finite along periodic axes, got {cell.tolist()}.")
     if pbc.any() and lengths.min() < SHORTEST_LATTICE_VECTOR:
         raise StructureError(
-            f"Periodic axes need lattice vectors of at least {SHORTEST_LATTICE_VECTOR} Å, the shortest here has "
-            f"{lengths.min():.3g} Å (pbc {pbc.tolist()}). Set atoms.cell in Å, or atoms.pbc = False for a molecule."
+            f"Periodic axes need lattice vectors of at least {SHORTEST_LATTICE_VECTOR} Å, the shortest here "
+            f"has {lengths.min():.3g} Å (pbc {pbc.tolist()}). Set atoms.cell in Å, or atoms.pbc = False for "
+            "a molecule."
         )
     # Singular values of the directions: their product is the volume (or area) over the product of lengths.
     _, stretch, directions = np.linalg.svd(periodic / lengths[:, None])

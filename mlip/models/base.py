@@ -43,7 +43,8 @@ class AtomisticModel(ConstantsModule, ABC):
         self.cutoff = float(cutoff)
         self.config: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
-        index = torch.full((len(chemical_symbols),), -1, dtype=torch.long)
+        # One past the end: an element that slipped through the checks is an IndexError, not the last element.
+        index = torch.full((len(chemical_symbols),), len(self.elements), dtype=torch.long)
         for k, symbol in enumerate(self.elements):
             index[_number_of[symbol]] = k
         self.register_constant("species_index", index, keep_dtype=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mlip.core.build import TARGET, build
+from mlip.core.build import TARGET, build, locate
 from mlip.core.errors import ConfigError
 from mlip.models.base import AtomisticModel
 
@@ -25,7 +25,10 @@ def build_model(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = t
     Raises:
         ConfigError: the configuration does not describe a model.
     """
+    if not isinstance(config, Mapping) or TARGET not in config:
+        raise ConfigError(f"A model configuration is a mapping with '{TARGET}', got {type(config).__name__}.")
     config = deepcopy(dict(config))
+    _check_targets(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(config)
@@ -33,6 +36,23 @@ def build_model(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = t
         raise ConfigError(f"model._target_ must be a model of mlip, got '{config.get(TARGET)}'.")
     model.config = config
     return model.to(dtype)
+
+
+def _check_targets(config: Any) -> None:
+    """Refuse targets that are not modules: a model file from a stranger must not call functions of ours.
+
+    Without this, ``_target_: mlip.core.files.write_text_atomically`` in a header would write a file.
+    """
+    if isinstance(config, Mapping):
+        if TARGET in config:
+            found = locate(config[TARGET])
+            if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
+                raise ConfigError(f"_target_ '{config[TARGET]}' is no part of a model: only modules are built here.")
+        for value in config.values():
+            _check_targets(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _check_targets(value)
 
 
 def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:

@@ -135,7 +135,7 @@ class Facet(AtomisticModel):
         )
         self.irreps_out = scalars
         self.head = head(irreps_in=self.irreps_out, elements=self.elements)
-        self.repulsion = ZBL(atomic_numbers_of(self.elements)) if pair_repulsion else None
+        self.repulsion = ZBL(atomic_numbers_of(self.elements), self.cutoff) if pair_repulsion else None
 
     @staticmethod
     def _check_hidden(text: str) -> Irreps:
@@ -145,7 +145,8 @@ class Facet(AtomisticModel):
             raise ConfigError(f"irreps_hidden='{text}' cannot be read; write e.g. '64x0e+64x1o+32x2e'.") from error
         natural = all(ir.p == (-1) ** ir.l for _, ir in hidden)
         increasing = [ir.l for _, ir in hidden] == sorted({ir.l for _, ir in hidden})
-        if not len(hidden) or not hidden[0].ir.is_scalar() or not natural or not increasing:
+        empty = not len(hidden) or any(mul < 1 for mul, _ in hidden)
+        if empty or not hidden[0].ir.is_scalar() or not natural or not increasing:
             raise ConfigError(
                 f"irreps_hidden='{text}' must start with scalars and list each degree once with parity (-1)^l, "
                 "e.g. '64x0e+64x1o+32x2e'."
@@ -166,8 +167,10 @@ class Facet(AtomisticModel):
             graph.positions, graph.cell, graph.cell_shifts, senders, receivers, batch[receivers]
         ).to(dtype)
         distances = safe_norm(vectors)
+        # e3nn's own normalisation has a gradient of 1e12 at length zero; this one has a finite one.
+        directions = vectors / torch.where(distances == 0, torch.ones_like(distances), distances)[:, None]
         harmonics = spherical_harmonics(
-            [ir.l for _, ir in self.irreps_edge], vectors, normalize=True, normalization="component"
+            [ir.l for _, ir in self.irreps_edge], directions, normalize=False, normalization="component"
         )
         basis = self.basis(distances)
         species = self.species_index[graph.atomic_numbers]

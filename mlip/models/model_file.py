@@ -50,7 +50,15 @@ def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Ma
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     text = json.dumps(header, sort_keys=True)
-    write_atomically(path, lambda temporary: save_file(weights, temporary, {_KEY: text}))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(weights, temporary, {_KEY: text})
+        except SafetensorError as error:
+            # safetensors wraps the error of the operating system, e.g. a full disk.
+            raise OSError(str(error)) from error
+
+    write_atomically(path, write)
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:

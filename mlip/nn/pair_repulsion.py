@@ -24,11 +24,13 @@ class ZBL(ConstantsModule):
 
     Args:
         atomic_numbers: the elements of the model, in its order.
+        cutoff: of the graph in Å; the repulsion ends there at the latest.
         scale: where the repulsion ends, in sums of covalent radii.
     """
 
-    def __init__(self, atomic_numbers: list[int], scale: float = 0.8) -> None:
+    def __init__(self, atomic_numbers: list[int], cutoff: float, scale: float = 0.8) -> None:
         super().__init__()
+        self.cutoff = float(cutoff)
         self.register_constant("z", as_float64(atomic_numbers))
         self.register_constant("radii", as_float64([covalent_radii[z] * scale for z in atomic_numbers]))
         self.register_constant("amplitudes", as_float64([0.1818, 0.5099, 0.2802, 0.02817]))
@@ -49,7 +51,8 @@ class ZBL(ConstantsModule):
         r = safe_norm(vectors)
         z, radii = self.constant_like("z", vectors), self.constant_like("radii", vectors)
         zi, zj = z[species[receivers]], z[species[senders]]
-        end = radii[species[receivers]] + radii[species[senders]]
+        # Two caesium atoms would repel each other beyond a cutoff of 3.5 Å, where the edge ends.
+        end = (radii[species[receivers]] + radii[species[senders]]).clamp(max=self.cutoff)
         x = r * (zi**0.23 + zj**0.23) / _SCREENING
         decays = self.constant_like("decays", vectors)
         screening = torch.exp(-x[:, None] * decays) @ self.constant_like("amplitudes", vectors)

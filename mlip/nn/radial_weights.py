@@ -1,5 +1,7 @@
 """Radial weights: a linear map on a radial basis under an envelope."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,8 @@ class EnvelopedBasis(nn.Module):
         # Edges are roughly uniform in volume: weight r² on [0, cutoff], away from the core.
         r = torch.linspace(0.15, 1.0, 200, dtype=torch.float64) * basis.cutoff
         with torch.no_grad():
-            values = basis.double()(r) * envelope.double()(r)[:, None]
+            # A copy: the basis passed in keeps its dtype.
+            values = deepcopy(basis).double()(r) * envelope(r)[:, None]
         weight = r.square()[:, None]
         self.gain = float(((values.square() * weight).sum() / weight.sum() / self.num_basis).rsqrt())
 

@@ -47,11 +47,13 @@ class SphereMixer(ConstantsModule):
         if any(ir.p != (-1) ** ir.l for _, ir in self.irreps):
             raise ConfigError(f"SphereMixer needs irreps with parities (-1)^l, got {self.irreps}.")
         self.num_channels = max(mul for mul, ir in self.irreps if ir.l > 0)
-        if self.num_channels % num_heads:
+        if num_heads < 1 or self.num_channels % num_heads:
             raise ConfigError(f"num_heads={num_heads} does not divide the {self.num_channels} channels of the mixer.")
         self.activation = activation
-        self.exact = activation.degree is not None
         self.resolution = tuple(resolution or self._default_resolution())
+        self.exact = activation.degree is not None and all(
+            have >= needed for have, needed in zip(self.resolution, self._default_resolution())
+        )
         grid = gauss_legendre_grid(*self.resolution)
         self.register_constant("to_grid", grid.to_grid(self.lmax))
         self.register_constant("from_grid", grid.from_grid(self.lmax))

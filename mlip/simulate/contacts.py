@@ -37,7 +37,8 @@ class Contact:
     def describe(self, atoms: Atoms) -> str:
         """Return a phrase such as ``"atoms 3 (C) and 7 (H) are 0.31 Å apart"``."""
         return (
-            f"atoms {self.first} ({atoms.symbols[self.first]}) and {self.second} ({atoms.symbols[self.second]}) "
+            f"atoms {self.first} ({atoms.symbols[self.first]}) and {self.second} "
+            f"({atoms.symbols[self.second]}) "
             f"are {self.distance:.2f} Å apart"
         )
 

@@ -106,7 +106,9 @@ class LangevinNVT(Ensemble):
     ) -> MolecularDynamics:
         """Return ASE's Langevin integrator; the centre of mass diffuses, as it should."""
         friction = self.friction / (1000 * FS)
-        return Langevin(atoms, timestep * FS, temperature_K=self.temperature, friction=friction, fixcm=False, rng=rng)
+        return Langevin(
+            atoms, timestep * FS, temperature_K=self.temperature, friction=friction, fixcm=False, rng=rng
+        )
 
     def conserved_energy(self, dynamics: MolecularDynamics) -> float | None:
         """Return None: the bath's energy is not kept account of."""
@@ -206,11 +208,14 @@ class IsotropicNPT(Ensemble):
             raise SimulationError(f"The pressure must be a number in GPa, got {self.pressure}.")
         if not atoms.pbc.all():
             raise SimulationError(
-                f"NPT needs a structure that is periodic along all axes, this one has pbc {atoms.pbc.tolist()}. "
+                "NPT needs a structure that is periodic along all axes, this one has pbc "
+                f"{atoms.pbc.tolist()}. "
                 "Use NVT."
             )
         if atoms.constraints:
-            raise SimulationError("NPT cannot be run with fixed atoms or other constraints. Use NVT, or free them.")
+            raise SimulationError(
+                "NPT cannot be run with fixed atoms or other constraints. Use NVT, or free them."
+            )
 
     def integrator(
         self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator
@@ -242,7 +247,10 @@ def nose_hoover_chain(
     of N atoms would then be N / (N - 2) times too hot. The number of atoms enters nothing but this count.
     """
     return NoseHooverChainThermostat(
-        num_atoms_global=freedom / 3, masses=atoms.get_masses()[:, None], temperature_K=temperature, tdamp=damping
+        num_atoms_global=freedom / 3,
+        masses=atoms.get_masses()[:, None],
+        temperature_K=temperature,
+        tdamp=damping,
     )
 
 

@@ -99,7 +99,8 @@ def run_md(
     start = _restart(atoms, files, ensemble, timestep) if files.restart else _Start(atoms.copy())
     if steps <= start.step:
         raise SimulationError(
-            f"The trajectory is already at step {start.step} and the run was asked to end at step {steps}: ask for "
+            f"The trajectory is already at step {start.step} and the run was asked to end at step {steps}: "
+            "ask for "
             "more steps to continue it."
         )
     ensemble.check(start.atoms)
@@ -140,13 +141,15 @@ def _restart(atoms: Atoms, files: MDFiles, ensemble: Ensemble, timestep: float) 
     frame = last_frame(files.trajectory)
     if "step" not in frame.info or not frame.has("momenta"):
         raise SimulationError(
-            f"'{files.trajectory}' has no step number or no velocities in its last frame, so it was not written by an "
+            f"'{files.trajectory}' has no step number or no velocities in its last frame, so it was not "
+            "written by an "
             "MD run. Start without a restart."
         )
     if not np.array_equal(frame.numbers, atoms.numbers):
         raise SimulationError(
             f"The trajectory '{files.trajectory}' holds {frame.get_chemical_formula()}, the structure is "
-            f"{atoms.get_chemical_formula()} (or its atoms are in another order). Give the structure the run was "
+            f"{atoms.get_chemical_formula()} (or its atoms are in another order). Give the structure the "
+            "run was "
             "started from."
         )
     start = _Start(frame, int(frame.info["step"]), float(frame.info["time_fs"]))
@@ -173,12 +176,15 @@ def _set_velocities(start: _Start, ensemble: Ensemble, rng: np.random.Generator,
         remove_rigid_motion(atoms)
     freedom = degrees_of_freedom(atoms, ensemble.momentum_conserved)
     if freedom <= 0:
-        raise SimulationError(f"A structure of {len(atoms)} atom(s) has no internal motion that MD could follow.")
+        raise SimulationError(
+            f"A structure of {len(atoms)} atom(s) has no internal motion that MD could follow."
+        )
     return freedom
 
 
 def _note_timestep(start: _Start, timestep: float) -> None:
     if 1 in start.atoms.numbers and timestep > LONGEST_HYDROGEN_STEP and start.atoms.get_masses().min() < 1.5:
         start.notes.append(
-            f"A time step of {timestep} fs is long for structures with hydrogen; 0.5 fs is usual, look at the drift."
+            f"A time step of {timestep} fs is long for structures with hydrogen; 0.5 fs is usual, look at "
+            "the drift."
         )

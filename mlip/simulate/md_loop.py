@@ -83,7 +83,8 @@ class MDLoop:
         except (_LimitPassed, StructureError) as error:
             reason = str(error).rstrip(".")
             raise SimulationError(
-                f"MD stopped at step {step}: {reason}. {_kept(frames)} Try a shorter time step, a relaxed starting "
+                f"MD stopped at step {step}: {reason}. {_kept(frames)} Try a shorter time step, a relaxed "
+                "starting "
                 "structure, or a model trained on such structures."
             ) from error
         except KeyboardInterrupt as error:
@@ -103,9 +104,13 @@ class MDLoop:
         atoms, time = self.dynamics.atoms, self.first_time + (step - self.first_step) * self.timestep
         if self._due(step, self.log_interval):
             conserved = self.ensemble.conserved_energy(self.dynamics)
-            log.append(ThermoRow.measure(atoms, step, time, self.freedom, conserved, self.ensemble.needs_stress))
+            log.append(
+                ThermoRow.measure(atoms, step, time, self.freedom, conserved, self.ensemble.needs_stress)
+            )
         if frames is not None and self._due(step, self.frame_interval):
-            frames.write(atoms, step=step, time_fs=time, timestep_fs=self.timestep, ensemble=self.ensemble.name)
+            frames.write(
+                atoms, step=step, time_fs=time, timestep_fs=self.timestep, ensemble=self.ensemble.name
+            )
         if self.callback is not None:
             temperature = temperature_of(atoms, self.freedom)
             self.callback(Progress(step, self.last_step, temperature, float(atoms.get_potential_energy())))
@@ -119,4 +124,8 @@ class _LimitPassed(Exception):
 
 
 def _kept(frames: FrameWriter | None) -> str:
-    return "No trajectory was written." if frames is None else f"{frames.num_frames} frames are kept in '{frames.path}'."
+    return (
+        "No trajectory was written."
+        if frames is None
+        else f"{frames.num_frames} frames are kept in '{frames.path}'."
+    )

@@ -33,7 +33,8 @@ class RelaxationStep:
         step: 0 is the starting structure.
         energy: eV.
         fmax: largest force on a free atom, eV/Å.
-        stress_max: largest deviation of a relaxed stress component from the target, eV/Å³; None if the cell is fixed.
+        stress_max: largest deviation of a relaxed stress component from the target, eV/Å³; None if the cell
+            is fixed.
         volume: Å³; None unless periodic along all axes.
     """
 
@@ -151,7 +152,8 @@ def relax(
         )
     if pressure != 0 and not (relax_cell and atoms.pbc.all()):
         raise SimulationError(
-            f"A pressure ({pressure} GPa) needs a cell that is relaxed and periodic along all axes; this structure has "
+            f"A pressure ({pressure} GPa) needs a cell that is relaxed and periodic along all axes; this "
+            "structure has "
             f"pbc {atoms.pbc.tolist()} and its cell is {'relaxed' if relax_cell else 'fixed'}."
         )
     mask = cell_mask(atoms) if relax_cell else None
@@ -183,14 +185,18 @@ def cell_mask(atoms: Atoms) -> np.ndarray:
         SimulationError: a molecule, or a slab or wire that does not lie along the Cartesian axes.
     """
     if not atoms.pbc.any():
-        raise SimulationError("A molecule has no cell to relax: no axis is periodic. Relax the positions only.")
+        raise SimulationError(
+            "A molecule has no cell to relax: no axis is periodic. Relax the positions only."
+        )
     periodic = atoms.cell.array[atoms.pbc]
     along = np.linalg.pinv(periodic) @ periodic if not atoms.pbc.all() else np.eye(3)
     inside = np.diagonal(along).round(6)
     if not np.allclose(along, np.diag(inside), atol=1e-6) or not np.isin(inside, (0, 1)).all():
         raise SimulationError(
-            "The cell of a slab or wire can be relaxed only if its periodic lattice vectors span Cartesian axes, such "
-            f"as the xy plane; here they are {periodic.round(3).tolist()}. Rotate the structure, with its cell."
+            "The cell of a slab or wire can be relaxed only if its periodic lattice vectors span Cartesian "
+            "axes, such "
+            f"as the xy plane; here they are {periodic.round(3).tolist()}. Rotate the structure, with its "
+            "cell."
         )
     if abs(np.linalg.det(atoms.cell.array)) < 1e-3:
         raise SimulationError(
@@ -211,7 +217,11 @@ def _optimise(
         reason = str(error).rstrip(".")
     except KeyboardInterrupt:
         reason = "stopped by the user"
-    kept = "no trajectory was written" if frames is None else f"{frames.num_frames} frames are in '{frames.path}'"
+    kept = (
+        "no trajectory was written"
+        if frames is None
+        else f"{frames.num_frames} frames are in '{frames.path}'"
+    )
     raise SimulationError(f"The relaxation ended at step {optimizer.nsteps}: {reason}; {kept}.")
 
 
@@ -220,23 +230,37 @@ def _measure(atoms: Atoms, step: int, mask: np.ndarray | None, pressure: float) 
     fmax = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
     stress_max = None
     if mask is not None:
-        stress_max = float(np.abs((atoms.get_stress() + pressure * np.array([1, 1, 1, 0, 0, 0])) * mask).max())
+        stress_max = float(
+            np.abs((atoms.get_stress() + pressure * np.array([1, 1, 1, 0, 0, 0])) * mask).max()
+        )
     if not np.isfinite([energy, fmax]).all():
-        raise StructureError(f"the calculator returned an energy of {energy} eV and a largest force of {fmax} eV/Å")
-    return RelaxationStep(step, energy, fmax, stress_max, float(atoms.get_volume()) if atoms.pbc.all() else None)
+        raise StructureError(
+            f"the calculator returned an energy of {energy} eV and a largest force of {fmax} eV/Å"
+        )
+    return RelaxationStep(
+        step, energy, fmax, stress_max, float(atoms.get_volume()) if atoms.pbc.all() else None
+    )
 
 
-def _warnings(atoms: Atoms, pieces: int, converged: bool, max_steps: int, last: RelaxationStep) -> tuple[str, ...]:
+def _warnings(
+    atoms: Atoms, pieces: int, converged: bool, max_steps: int, last: RelaxationStep
+) -> tuple[str, ...]:
     found = []
     if not converged:
         found.append(
-            f"Not converged within {max_steps} steps (fmax {last.fmax:.3g} eV/Å): continue from the final structure "
+            f"Not converged within {max_steps} steps (fmax {last.fmax:.3g} eV/Å): continue from the final "
+            "structure "
             "or allow more steps."
         )
     contact = closest_contact(atoms)
     if contact is not None:
-        found.append(f"In the final structure {contact.describe(atoms)}: the model is outside of what it was trained on.")
+        found.append(
+            f"In the final structure {contact.describe(atoms)}: the model is outside of what it was "
+            "trained on."
+        )
     after = count_pieces(atoms)
     if after > pieces:
-        found.append(f"The structure fell apart: it had {pieces} connected piece(s) at the start and has {after} now.")
+        found.append(
+            f"The structure fell apart: it had {pieces} connected piece(s) at the start and has {after} now."
+        )
     return tuple(found)

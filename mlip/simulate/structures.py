@@ -35,7 +35,8 @@ def read_structure(path: str | os.PathLike[str], frame: int = -1) -> Atoms:
         Atoms with constraints and velocities as in the file, and no calculator.
 
     Raises:
-        StructureError: no such file, a format that ASE does not know, damaged content, no such frame, or no atoms.
+        StructureError: no such file, a format that ASE does not know, damaged content, no such frame, or no
+            atoms.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,7 +52,8 @@ def read_structure(path: str | os.PathLike[str], frame: int = -1) -> Atoms:
     except _UNREADABLE as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise StructureError(
-            f"'{path}' cannot be read as a structure ({detail}). Give a file that ASE reads, such as CIF, POSCAR, "
+            f"'{path}' cannot be read as a structure ({detail}). Give a file that ASE reads, such as CIF, "
+            "POSCAR, "
             "extended XYZ or .traj, with its usual name."
         ) from error
     if len(atoms) == 0:
@@ -83,5 +85,7 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
         formats |= {folder / f"{name}.cif": "cif", folder / f"{name}.vasp": "vasp"}
     for path, file_format in formats.items():
         options = {"sort": True} if file_format == "vasp" else {}
-        write_atomically(path, lambda part, f=file_format, o=options: ase.io.write(str(part), atoms, format=f, **o))
+        write_atomically(
+            path, lambda part, f=file_format, o=options: ase.io.write(str(part), atoms, format=f, **o)
+        )
     return list(formats)

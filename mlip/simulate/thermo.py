@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -94,7 +95,9 @@ class ThermoLog:
         if self.path is None:
             return
         kept = [] if continue_after is None or not self.path.is_file() else read_thermo(self.path)
-        text = ",".join(HEADER) + "\n" + "".join(_line(row) for row in kept if row.step <= (continue_after or 0))
+        text = (
+            ",".join(HEADER) + "\n" + "".join(_line(row) for row in kept if row.step <= (continue_after or 0))
+        )
         write_text_atomically(self.path, text)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
@@ -110,7 +113,8 @@ class ThermoLog:
                 self._file.write(_line(row))
             except OSError as error:
                 raise SimulationError(
-                    f"Cannot write to '{self.path}' ({error.strerror or error}). Free some space and restart from "
+                    f"Cannot write to '{self.path}' ({error.strerror or error}). Free some space and "
+                    "restart from "
                     "the trajectory."
                 ) from error
 
@@ -134,14 +138,18 @@ def read_thermo(path: str | os.PathLike[str]) -> list[ThermoRow]:
         text = handle.read()
     lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
     if not lines or tuple(lines[0]) != HEADER:
-        raise SimulationError(f"'{path}' is no thermodynamic log of this program: its first line is {lines[:1]}.")
+        raise SimulationError(
+            f"'{path}' is no thermodynamic log of this program: its first line is {lines[:1]}."
+        )
     try:
         return [ThermoRow(int(line[0]), *(float(cell or "nan") for cell in line[1:])) for line in lines[1:]]
     except (ValueError, TypeError, IndexError) as error:
-        raise SimulationError(f"'{path}' has a damaged line ({error}). Move the file away and run again.") from error
+        raise SimulationError(
+            f"'{path}' has a damaged line ({error}). Move the file away and run again."
+        ) from error
 
 
-def column(rows: list[ThermoRow], name: str) -> np.ndarray:
+def column(rows: Sequence[ThermoRow], name: str) -> np.ndarray:
     """Return one field of all rows as an array."""
     if name not in {field.name for field in fields(ThermoRow)}:
         raise KeyError(name)

@@ -37,8 +37,11 @@ class FrameWriter:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.num_frames = 0
+            if append:
+                with Trajectory(str(self.path)) as frames:
+                    self.num_frames = len(frames)
             self._file = Trajectory(str(self.path), "a" if append else "w")
-            self.num_frames = len(Trajectory(str(self.path))) if append else 0
         except OSError as error:
             raise SimulationError(f"Cannot write the trajectory '{self.path}': {error}.") from error
 
@@ -55,7 +58,9 @@ class FrameWriter:
         frame = atoms.copy()
         frame.info = dict(info)
         results = getattr(atoms.calc, "results", {})
-        frame.calc = SinglePointCalculator(frame, **{name: results[name] for name in _RESULTS if name in results})
+        frame.calc = SinglePointCalculator(
+            frame, **{name: results[name] for name in _RESULTS if name in results}
+        )
         try:
             self._file.write(frame)
         except OSError as error:

@@ -53,7 +53,7 @@ def degrees_of_freedom(atoms: Atoms, momentum_conserved: bool) -> int:
 
 def temperature_of(atoms: Atoms, freedom: int) -> float:
     """Return 2 E_kin / (freedom · k_B) in K."""
-    return 2 * atoms.get_kinetic_energy() / (freedom * KB)
+    return float(2 * atoms.get_kinetic_energy() / (freedom * KB))
 
 
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
@@ -73,7 +73,8 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     freedom = degrees_of_freedom(atoms, momentum_conserved=True)
     if freedom <= 0:
         raise SimulationError(
-            f"A structure of {len(atoms)} atom(s) with {len(atoms.constraints)} constraint(s) has no internal motion "
+            f"A structure of {len(atoms)} atom(s) with {len(atoms.constraints)} constraint(s) has no "
+            "internal motion "
             "to give a temperature to. Use a larger cell or fix fewer atoms."
         )
     noise = rng.standard_normal((len(atoms), 3))

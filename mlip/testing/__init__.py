@@ -1,1 +1,1 @@
-"""Contracts that every component must pass, shared by the tests and by mlip doctor."""
+"""The contracts every component must pass, as numbers: used by the tests and by ``mlip doctor``."""

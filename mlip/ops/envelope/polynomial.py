@@ -21,8 +21,8 @@ class Polynomial(Envelope):
 
     def __init__(self, cutoff: float, p: int = 6) -> None:
         super().__init__(cutoff)
-        if p < 2:
-            raise ConfigError(f"Polynomial needs p >= 2, got {p}.")
+        if p < 2 or p != int(p):
+            raise ConfigError(f"Polynomial needs a whole p >= 2, got {p}.")
         self.p = int(p)
 
     def forward(self, distances: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ class ClebschGordan(TensorProduct):
             internal_weights=False,
         )
         self.weight_numel = self.product.weight_numel
+        for part in self.product.modules():
+            # e3nn's constants stay out of the state dict, so that model files do not depend on the backend.
+            part._non_persistent_buffers_set.update(part._buffers)
 
     def forward(self, x1: Tensor, x2: Tensor, weight: Tensor) -> Tensor:
         # With a single channel in x2 the two layouts of x2 are the same.

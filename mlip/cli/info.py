@@ -1,0 +1,104 @@
+"""``mlip info``: the card of a model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def info(
+    model: Annotated[Path, typer.Argument(help="Model file, as training writes it.")],
+    config: Annotated[bool, typer.Option("--config", help="Print the model's configuration too.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
+) -> None:
+    """Print the card of a model: elements, cutoff, units, reference energies, training data, errors.
+
+    Reads the header only; the model is not built.
+
+    Example: mlip info runs/ethanol/model.safetensors
+    """
+    import json
+
+    from rich.console import Console
+    from rich.json import JSON
+
+    from mlip.models.model_file import read_header
+
+    header = read_header(model)
+    if json_output:
+        typer.echo(json.dumps(header, indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(_card(model, header))
+    for title, values in _sections(header).items():
+        if values:
+            console.print(_table(title, values))
+    if config:
+        console.print("[bold]Configuration[/bold]")
+        console.print(JSON(json.dumps(header["config"])))
+
+
+def _card(path: Path, header: Mapping[str, Any]) -> Any:
+    """Return the table of what every model has."""
+    units = header.get("units", {})
+    parameters = header.get("num_parameters")
+    return _table(
+        str(path),
+        {
+            "model": header["config"].get("_target_", "?"),
+            "elements": " ".join(header["elements"]),
+            "cutoff": f"{header['cutoff']:g} Å",
+            "parameters": f"{parameters:,}" if isinstance(parameters, int) else "?",
+            "dtype": header["dtype"],
+            "units": ", ".join(f"{name} {unit}" for name, unit in units.items()),
+            "file": f"{path.stat().st_size / 1e6:.2f} MB, format version {header['format_version']}",
+        },
+    )
+
+
+def _sections(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Split reference energies and metadata into one flat table each."""
+    metadata = dict(header["metadata"])
+    head = header["config"].get("head")
+    energies = head.get("atomic_energies") if isinstance(head, Mapping) else None
+    sections: dict[str, dict[str, Any]] = {}
+    if isinstance(energies, Mapping):
+        sections["Reference energies of the atoms / eV"] = dict(energies)
+    loose = {name: value for name, value in metadata.items() if not isinstance(value, Mapping)}
+    for name, value in metadata.items():
+        if isinstance(value, Mapping) and name != "config":
+            sections[name.replace("_", " ").capitalize()] = flatten(value)
+    sections["Provenance"] = {**loose, **sections.get("Provenance", {})}
+    return sections
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _table(title: str, values: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, show_header=False, title_justify="left", min_width=60)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(Text(name), Text(_format(value)))
+    return table
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e4 else f"{value:.4f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_format(item) for item in value)
+    return str(value)

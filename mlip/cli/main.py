@@ -1,0 +1,88 @@
+"""The ``mlip`` command. Modules with heavy imports import them inside their functions: help must be quick."""
+
+import sys
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mlip import __version__
+from mlip.cli.info import info
+from mlip.cli.md import md
+from mlip.cli.relax import relax
+from mlip.cli.train import train
+from mlip.core.errors import MlipError, TrainingInterrupted
+
+REPORT = "This is a defect of mlip, not of your input: please report it with the lines above."
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class Commands(TyperGroup):
+    """A group that turns errors of the user into one sentence and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except TrainingInterrupted as stop:
+            _print(str(stop), "yellow")
+            raise typer.Exit(INTERRUPTED) from stop
+        except MlipError as error:
+            _print(str(error), "red", "Error: ")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as stop:
+            _print("Stopped by Ctrl-C.", "yellow")
+            raise typer.Exit(INTERRUPTED) from stop
+
+
+def _print(text: str, style: str, prefix: str = "") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # A Text is printed as it is: brackets in a message are no markup, and long paths are not broken.
+    Console(stderr=True).print(Text(prefix + text, style=style), soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mlip {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Equivariant machine-learning potentials: train on DFT data, evaluate, relax, run molecular dynamics."""
+
+
+for command in (train, relax, md, info):
+    app.command()(command)
+
+
+def _report_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback as usual, and what to do with it."""
+    sys.__excepthook__(kind, error, trace)
+    if issubclass(kind, Exception):
+        _print(REPORT, "red")
+
+
+def main() -> None:
+    """Run the command line; the entry point ``mlip``."""
+    sys.excepthook = _report_defect
+    # Calling the app itself would install Typer's own hook.
+    typer.main.get_command(app)(prog_name="mlip")

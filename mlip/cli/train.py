@@ -1,0 +1,180 @@
+"""``mlip train``: compose the configuration, prepare the data, train, and leave plots and a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from mlip.data.parts import Parts
+
+CONFIG = "config.yaml"
+
+
+def train(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Hydra overrides: experiment=3bpa data.path=FOLDER max_epochs=50 optimizer.lr=0.002 …"),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder to continue exactly where it stopped. Takes no overrides.")
+    ] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="Folder with configuration groups and experiments of your own.")
+    ] = None,
+    print_config: Annotated[bool, typer.Option(help="Print the composed configuration and exit.")] = False,
+) -> None:
+    """Train a potential.
+
+    \b
+    mlip train experiment=ethanol                                  # the bundled data
+    mlip train experiment=3bpa data.path=FOLDER                    # a tested recipe on your copy of 3BPA
+    mlip train data.path=my.xyz name=my cutoff=6.0 max_epochs=200  # your own extxyz file
+    mlip train data.path=my.xyz 'loss=[energy,forces,stress]'      # crystals with stress
+    mlip train model=facet model/radial=bessel trainer=gpu …       # other components
+    mlip train --resume runs/my                                    # after Ctrl-C or a crash
+
+    The run folder gets model.safetensors (for mlip relax, mlip md, ASE), run.json, log.csv, plots and
+    checkpoints.
+    """
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from mlip.cli.compose import compose
+    from mlip.core.errors import ConfigError
+
+    console = Console()
+    if resume is not None:
+        if overrides:
+            raise ConfigError(
+                f"--resume continues a run with its own configuration and takes no overrides, got '{overrides[0]}'."
+            )
+        config = _load_config(resume)
+    else:
+        config = compose("train", overrides or [], config_dir)
+        if print_config:
+            console.print(OmegaConf.to_yaml(config), markup=False, highlight=False)
+            return
+        _refuse_existing(Path(config.run_dir))
+    run(config, console, resume is not None)
+
+
+def run(config: DictConfig, console: Console, resume: bool) -> None:
+    """Train with a composed configuration."""
+    from omegaconf import OmegaConf
+
+    from mlip.cli.compose import to_plain
+    from mlip.core.build import build
+    from mlip.core.files import write_text_atomically
+    from mlip.data.loading import GraphDataset
+    from mlip.data.parts import load_parts
+    from mlip.models.build import build_model, parse_dtype
+    from mlip.training.record import finish, fingerprint, provenance
+    from mlip.training.run import Run
+    from mlip.training.run import train as train_model
+
+    folder = Path(config.run_dir)
+    dtype = parse_dtype(config.dtype)
+    losses = build(OmegaConf.to_container(config.loss, resolve=True))
+    with console.status("reading the data"):
+        parts = load_parts(OmegaConf.to_container(config.data, resolve=True))
+    _check_labels(parts, losses)
+    with console.status("statistics of the training structures"):
+        _fill_statistics(config, parts)
+    settings = to_plain(config)
+    model = build_model(settings["model"], seed=settings["seed"], dtype=dtype)
+    with console.status("building the graphs"):
+        train_set = GraphDataset(parts.train, model.cutoff)
+        valid_set = GraphDataset(parts.valid, model.cutoff)
+    if not resume:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    _describe(console, model, parts, settings, folder)
+    card = provenance(settings, parts)
+    outcome = train_model(
+        model,
+        train_set,
+        valid_set,
+        Run(
+            folder=folder,
+            losses=losses,
+            optimizer=build(settings["optimizer"]),
+            schedule=build(settings["schedule"]),
+            trainer=settings["trainer"],
+            resume=resume,
+            fingerprint=fingerprint(settings, parts),
+            card=card,
+            resume_hint=f"mlip train --resume {folder}",
+            **{name: settings[name] for name in _RUN_SETTINGS},
+        ),
+        console,
+    )
+    finish(folder, card, outcome, parts, console)
+
+
+_RUN_SETTINGS = (
+    "max_epochs", "batch_edges", "batch_graphs", "validate_every", "checkpoint_every", "ema_decay", "patience",
+    "seed", "num_workers",
+)  # fmt: skip
+
+
+def _load_config(folder: Path) -> DictConfig:
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    from mlip.core.errors import ConfigError
+
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"'{folder}' is not a run folder: it has no {CONFIG}. Give the folder that mlip train made.")
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, YAMLError) as error:
+        raise ConfigError(f"'{path}' cannot be read: {str(error).splitlines()[0]}.") from error
+    config.run_dir = str(folder)
+    return config
+
+
+def _refuse_existing(folder: Path) -> None:
+    from mlip.core.errors import ConfigError
+
+    if (folder / CONFIG).exists():
+        raise ConfigError(
+            f"'{folder}' holds a run already. Continue it with: mlip train --resume {folder}, "
+            "or choose another name=… or run_dir=…."
+        )
+
+
+def _check_labels(parts: Parts, losses: dict[str, Any]) -> None:
+    from mlip.core.errors import ConfigError
+
+    for name, loss in losses.items():
+        for field in loss.required:
+            if field not in parts.provides:
+                raise ConfigError(
+                    f"The loss '{name}' needs the label '{field}', the data set provides {', '.join(parts.provides)}. "
+                    f"Add it to data.dataset.labels, or leave the loss out."
+                )
+
+
+def _fill_statistics(config: DictConfig, parts: Parts) -> None:
+    """Put measured statistics where the user has set nothing."""
+    unset = [name for name in config.statistics if config.statistics[name] is None]
+    if unset:
+        measured = parts.statistics(config.cutoff)
+        for name in unset:
+            config.statistics[name] = measured[name]
+
+
+def _describe(console: Console, model: Any, parts: Parts, settings: dict[str, Any], folder: Path) -> None:
+    console.print(
+        f"{type(model).__name__} with {model.num_parameters:,} parameters for {', '.join(model.elements)}, "
+        f"cutoff {model.cutoff} Å, {settings['dtype']}; {len(parts.train)} structures to train, "
+        f"{len(parts.valid)} to validate; run folder {folder}",
+        highlight=False,
+    )

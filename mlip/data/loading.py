@@ -1,0 +1,170 @@
+"""From samples to batches of graphs, in an order that can be resumed exactly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch.utils.data
+from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
+
+from mlip.core.errors import CheckpointError, DataError, StructureError
+from mlip.core.fields import FIELDS
+from mlip.data.build_graph import build_graph
+from mlip.data.content_hash import content_hash
+from mlip.data.graph import AtomGraph
+from mlip.data.sample import Sample
+from mlip.data.sampling import EdgeBudgetSampler
+
+
+class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
+    """The graphs of some samples, in memory.
+
+    All graphs have the same labels; what a sample is not labelled with is NaN.
+
+    Args:
+        samples: structures and labels.
+        cutoff: Å.
+        progress: called with (done, total) while graphs are built.
+
+    Attributes:
+        labels: names of the labels.
+        num_edges: edges of each graph.
+        content_hash: of the samples, see `content_hash`.
+
+    Raises:
+        DataError: a structure has no graph; names its file and frame.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], cutoff: float, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.cutoff = float(cutoff)
+        self.labels = tuple(sorted({name for sample in samples for name in sample.labels}))
+        self.content_hash = content_hash(samples)
+        self._graphs: list[AtomGraph] = []
+        for done, sample in enumerate(samples, start=1):
+            self._graphs.append(self._build(sample))
+            if progress is not None:
+                progress(done, len(samples))
+        self.num_edges = [graph.edge_index.shape[1] for graph in self._graphs]
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def __getitem__(self, index: int) -> AtomGraph:
+        return self._graphs[index]
+
+    def _build(self, sample: Sample) -> AtomGraph:
+        labels = {name: sample.labels.get(name, _unlabelled(name, len(sample.atoms))) for name in self.labels}
+        try:
+            return build_graph(sample.atoms, self.cutoff, labels)
+        except StructureError as error:
+            raise DataError(f"{sample.source}: {error}") from error
+
+
+def _unlabelled(name: str, num_atoms: int) -> np.ndarray:
+    field = FIELDS[name]
+    return np.full((num_atoms, *field.shape) if field.level == "atom" else field.shape, np.nan)
+
+
+class ResumableLoader:
+    """Loads one epoch at a time, and continues in the middle of it after `load_state_dict`.
+
+    Iterating gives the batches of the epoch set by `set_epoch`, from its first batch, except once after
+    `load_state_dict`: then it continues after the batches that had been handed out. Batches are counted when
+    the consumer gets them, so prefetching workers make no difference.
+
+    Args:
+        dataset: the graphs.
+        batch_edges: budget of edges of a batch, see `EdgeBudgetSampler`.
+        max_graphs: most graphs in a batch.
+        shuffle: draw a new order every epoch.
+        seed: of the order.
+        rank, world_size: this process and the number of processes.
+        num_workers: processes that collate batches; 0 collates in this one.
+        pin_memory: copy batches to pinned memory, for faster transfer to a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: GraphDataset,
+        batch_edges: int | None,
+        max_graphs: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = EdgeBudgetSampler(
+            dataset.num_edges, batch_edges, max_graphs, shuffle, seed, rank, world_size
+        )
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self._batches_done = 0
+        self._resume_at: tuple[int, int] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that ``len`` and the next iteration speak of."""
+        if epoch != self.sampler.epoch:
+            self.sampler.set_epoch(epoch)
+            self._batches_done = 0
+
+    def __len__(self) -> int:
+        """Batches of the current epoch on this rank."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: nothing happens before the first batch is asked for, so that an epoch that is set
+        # between iter() and next(), as Lightning does, is still heeded.
+        epoch = self.sampler.epoch
+        start = self._resume_at[1] if self._resume_at is not None and self._resume_at[0] == epoch else 0
+        self._resume_at = None
+        self._batches_done = start
+        todo = self.sampler.batches(epoch)[start:]
+        loader = DataLoader(
+            self.dataset, batch_sampler=todo, num_workers=self.num_workers, pin_memory=self.pin_memory
+        )
+        for batch in loader:
+            self._batches_done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position: epoch, batches handed out in it, and what they depend on (plain values)."""
+        return {
+            "epoch": self.sampler.epoch,
+            "batches_done": self._batches_done,
+            "seed": self.sampler.seed,
+            "fingerprint": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the batches of a `state_dict`.
+
+        Raises:
+            CheckpointError: the data, the seed or the batching are not the same, or the state is damaged.
+        """
+        try:
+            epoch, done = int(state["epoch"]), int(state["batches_done"])
+            seed, fingerprint = state["seed"], state["fingerprint"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint's loader state is damaged: {error!r}.") from error
+        if seed != self.sampler.seed or fingerprint != self._fingerprint():
+            raise CheckpointError(
+                "The checkpoint was written with other training data, cutoff, seed, batch size or number of "
+                "processes, so it cannot be continued exactly. Use the settings of that run, or start anew."
+            )
+        if epoch < 0 or not 0 <= done <= len(self.sampler.batches(epoch)):
+            raise CheckpointError(f"The checkpoint's loader state is damaged: batch {done} of epoch {epoch}.")
+        self.sampler.set_epoch(epoch)
+        self._batches_done = done
+        self._resume_at = epoch, done
+
+    def _fingerprint(self) -> str:
+        parts = (self.dataset.content_hash, repr(self.dataset.cutoff), self.sampler.fingerprint)
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()

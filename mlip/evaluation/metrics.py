@@ -1,0 +1,179 @@
+"""Errors of predictions against labels, accumulated batch by batch in float64.
+
+Sums are kept, never means of means, so the result does not depend on how the structures were batched, and
+the sums of several processes can be merged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from mlip.core.errors import ConfigError, DataError, did_you_mean
+from mlip.core.fields import LABELS
+from mlip.core.units import MEV
+from mlip.data.graph import AtomGraph
+from mlip.models.base import graph_index
+
+SUFFIX: dict[str, str] = {
+    "energy": "meV",
+    "energy_per_atom": "meV_per_atom",
+    "forces": "meV_per_A",
+    "stress": "meV_per_A3",
+}
+"""Unit at the end of the keys of `ErrorStatistics.compute`, by group."""
+
+
+@dataclass
+class Moments:
+    """Sums of the errors of one group of values.
+
+    Attributes:
+        absolute: Σ|error|, eV-based unit of the field.
+        squared: Σ error².
+        count: number of values that have a label.
+        missing: number of values whose label is NaN or absent.
+    """
+
+    absolute: float = 0.0
+    squared: float = 0.0
+    count: int = 0
+    missing: int = 0
+
+    def add(self, absolute: float, squared: float, count: int, missing: int) -> None:
+        """Add further sums."""
+        self.absolute += absolute
+        self.squared += squared
+        self.count += int(count)
+        self.missing += int(missing)
+
+
+class ErrorStatistics:
+    """Mean absolute and root-mean-square errors of energy, forces and stress.
+
+    Energies count once a structure, forces once a Cartesian component, stress once each of the nine
+    components. A NaN label is skipped and counted as missing; a NaN prediction is not skipped: it makes the
+    error NaN.
+
+    Args:
+        fields: labels to compare, out of ``energy``, ``forces``, ``stress``.
+
+    Raises:
+        ConfigError: an unknown field.
+    """
+
+    def __init__(self, fields: Iterable[str] = LABELS) -> None:
+        self.fields = tuple(fields)
+        for field in self.fields:
+            if field not in LABELS:
+                raise ConfigError(
+                    f"There is no label '{field}'.{did_you_mean(field, LABELS)} Known: {LABELS}."
+                )
+        self._moments: dict[str, Moments] = {}
+
+    def update(self, predictions: Mapping[str, Tensor], graph: AtomGraph) -> None:
+        """Add one graph or batch.
+
+        Args:
+            predictions: ``energy`` (graphs,) eV, ``forces`` (atoms, 3) eV/Å, ``stress`` (graphs, 3, 3) eV/Å³,
+                as far as they are to be compared; a field without prediction is left out.
+            graph: the same graph or batch, with its labels.
+
+        Raises:
+            DataError: prediction and label differ in shape.
+        """
+        for field in self.fields:
+            if field not in predictions:
+                continue
+            predicted = predictions[field].detach().double()
+            label = graph.get(field)
+            if label is None:
+                label = torch.full_like(predicted, math.nan)
+            if label.shape != predicted.shape:
+                raise DataError(
+                    f"The label '{field}' has shape {tuple(label.shape)}, "
+                    f"its prediction {tuple(predicted.shape)}."
+                )
+            error = predicted - label.to(predicted)
+            if field == "forces":
+                self._add_forces(error, label.isnan(), graph.atomic_numbers)
+            else:
+                self._add(field, error, label.isnan())
+            if field == "energy":
+                atoms = torch.bincount(graph_index(graph), minlength=graph.cell.shape[0])
+                self._add("energy_per_atom", error / atoms, label.isnan())
+
+    def _add(self, group: str, error: Tensor, missing: Tensor) -> None:
+        kept = torch.where(missing, 0.0, error)
+        sums = [kept.abs().sum(), kept.square().sum(), (~missing).sum(), missing.sum()]
+        self._moments.setdefault(group, Moments()).add(*(value.item() for value in sums))
+
+    def _add_forces(self, error: Tensor, missing: Tensor, numbers: Tensor) -> None:
+        kept = torch.where(missing, 0.0, error)
+        columns = (kept.abs().sum(1), kept.square().sum(1), (~missing).sum(1), missing.sum(1))
+        sums = torch.stack([torch.bincount(numbers, column.double()) for column in columns], dim=1).cpu()
+        for number in numbers.unique().tolist():
+            values = sums[number].tolist()
+            self._moments.setdefault("forces", Moments()).add(*values)
+            self._moments.setdefault(f"forces/{chemical_symbols[number]}", Moments()).add(*values)
+
+    def compute(self) -> dict[str, float]:
+        """Return the errors by name; groups without a single label are absent.
+
+        ``energy_{mae,rmse}_meV_per_atom``, ``energy_{mae,rmse}_meV`` (per structure),
+        ``forces_{mae,rmse}_meV_per_A``, ``forces_{mae,rmse}_meV_per_A/<element>``,
+        ``stress_{mae,rmse}_meV_per_A3``.
+        """
+        errors: dict[str, float] = {}
+        for group in sorted(self._moments):
+            moments = self._moments[group]
+            if moments.count:
+                mae, rmse = error_keys(group)
+                errors[mae] = moments.absolute / moments.count / MEV
+                errors[rmse] = math.sqrt(moments.squared / moments.count) / MEV
+        return errors
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return ``{"labelled": …, "missing": …}`` by field, in structures or Cartesian components."""
+        return {
+            field: {"labelled": self._moments[field].count, "missing": self._moments[field].missing}
+            for field in self.fields
+            if field in self._moments
+        }
+
+    def elements(self) -> list[str]:
+        """Return the chemical symbols that have labelled forces, sorted by name."""
+        return sorted(
+            group.removeprefix("forces/")
+            for group, moments in self._moments.items()
+            if group.startswith("forces/") and moments.count
+        )
+
+    def state(self) -> dict[str, list[float]]:
+        """Return all sums as plain numbers, for `merge` in another process."""
+        return {
+            group: [moments.absolute, moments.squared, moments.count, moments.missing]
+            for group, moments in self._moments.items()
+        }
+
+    def merge(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Add the sums of another `ErrorStatistics`."""
+        for group, (absolute, squared, count, missing) in state.items():
+            self._moments.setdefault(group, Moments()).add(absolute, squared, int(count), int(missing))
+
+    def reset(self) -> None:
+        """Forget everything that was added."""
+        self._moments.clear()
+
+
+def error_keys(group: str) -> tuple[str, str]:
+    """Return the keys (MAE, RMSE) of a group such as ``energy_per_atom`` or ``forces/C``."""
+    name, _, element = group.partition("/")
+    field = name.removesuffix("_per_atom")
+    tail = f"/{element}" if element else ""
+    return f"{field}_mae_{SUFFIX[name]}{tail}", f"{field}_rmse_{SUFFIX[name]}{tail}"

@@ -1,0 +1,103 @@
+"""Predictions of a model for a whole data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch
+
+from mlip.core.errors import DataError
+from mlip.core.fields import FIELDS
+from mlip.data.graph import AtomGraph
+from mlip.evaluation.metrics import ErrorStatistics
+from mlip.models.base import AtomisticModel
+from mlip.nn.derivatives import predict
+
+Prediction = dict[str, np.ndarray]
+"""Fields of one structure: ``energy`` (), ``energies`` (atoms,), ``forces`` (atoms, 3), ``stress`` (3, 3)."""
+
+MAX_EDGES = 20_000
+"""Default number of edges evaluated at once."""
+
+
+def predict_dataset(
+    model: AtomisticModel,
+    graphs: Iterable[AtomGraph],
+    fields: Collection[str] = ("energy", "forces"),
+    *,
+    max_edges: int = MAX_EDGES,
+    statistics: ErrorStatistics | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Prediction]:
+    """Predict every structure, in the order given.
+
+    Args:
+        model: in whatever dtype and on whatever device it is; its mode is not changed.
+        graphs: single graphs, built with the model's cutoff.
+        fields: what to predict, see :func:`mlip.nn.derivatives.predict`.
+        max_edges: structures are evaluated together up to this many edges; a larger one alone.
+        statistics: collects the errors against the labels of the graphs.
+        progress: called after each batch with its number of structures.
+
+    Returns:
+        One dict a structure, in the package's units, float64.
+
+    Raises:
+        StructureError: an element that the model does not know.
+        DataError: a prediction is not finite.
+    """
+    results: list[Prediction] = []
+    for group in by_edges(graphs, max_edges):
+        batch = Batch.from_data_list(group)
+        model.check_elements(batch.atomic_numbers.unique().tolist())
+        batch = batch.to(model.device)
+        predicted = predict(model, batch, fields)
+        if statistics is not None:
+            statistics.update(predicted, batch)
+        new = _split(predicted, batch, fields)
+        _check_finite(new, len(results))
+        results += new
+        if progress is not None:
+            progress(len(group))
+    return results
+
+
+def by_edges(graphs: Iterable[AtomGraph], max_edges: int) -> Iterator[list[AtomGraph]]:
+    """Group consecutive graphs up to a number of edges; each group has at least one graph."""
+    group: list[AtomGraph] = []
+    size = 0
+    for graph in graphs:
+        # Atoms count too, or a million isolated atoms would be one batch.
+        cost = graph.edge_index.shape[1] + graph.positions.shape[0]
+        if group and size + cost > max_edges:
+            yield group
+            group, size = [], 0
+        group.append(graph)
+        size += cost
+    if group:
+        yield group
+
+
+def _split(predicted: dict[str, torch.Tensor], batch: Batch, fields: Collection[str]) -> list[Prediction]:
+    """Cut the fields of a batch into one dict a structure."""
+    first = batch.ptr.tolist()
+    values = {name: predicted[name].detach().double().cpu().numpy() for name in fields}
+    return [
+        {
+            name: value[first[k] : first[k + 1]] if FIELDS[name].level == "atom" else value[k]
+            for name, value in values.items()
+        }
+        for k in range(batch.num_graphs)
+    ]
+
+
+def _check_finite(predictions: list[Prediction], offset: int) -> None:
+    for k, prediction in enumerate(predictions):
+        for name, value in prediction.items():
+            if not np.isfinite(value).all():
+                raise DataError(
+                    f"The prediction of '{name}' is not finite for structure {offset + k} (counted from 0): "
+                    "look for atoms on top of each other or absurd coordinates."
+                )

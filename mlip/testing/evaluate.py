@@ -1,0 +1,47 @@
+"""Evaluate a model on ASE structures, the way every check does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+from mlip.data.build_graph import build_graph
+from mlip.models.base import AtomisticModel
+from mlip.nn.derivatives import predict
+
+SMALLEST_FORCE = 1e-3
+"""eV/Å. Relative errors refer to the RMS force or to this, whichever is larger."""
+
+
+def evaluate(
+    model: AtomisticModel, atoms: Atoms, fields: Sequence[str] = ("energy", "forces")
+) -> dict[str, np.ndarray]:
+    """Build the graph anew and predict; numpy arrays of one structure (the energy is a scalar array)."""
+    graph = build_graph(atoms, model.cutoff).to(model.device)
+    found = {name: value.cpu().numpy() for name, value in predict(model, graph, fields).items()}
+    for name in ("energy", "stress"):
+        if name in found:
+            found[name] = found[name][0]
+    return found
+
+
+def energy_of(model: AtomisticModel, atoms: Atoms) -> np.ndarray:
+    """Return the energies of the atoms in eV; their differences lose fewer digits than those of the total."""
+    return evaluate(model, atoms, ("energy", "energies"))["energies"]
+
+
+def force_scale(forces: np.ndarray) -> float:
+    """Return the RMS of force components in eV/Å, at least :data:`SMALLEST_FORCE`."""
+    return max(rms(forces), SMALLEST_FORCE)
+
+
+def rms(values: np.ndarray) -> float:
+    """Return the root of the mean square, 0 for an empty array."""
+    return float(np.sqrt(np.mean(np.square(values)))) if np.size(values) else 0.0
+
+
+def largest(values: np.ndarray) -> float:
+    """Return the largest absolute value; NaN if there is one, 0 for an empty array."""
+    return float(np.max(np.abs(values))) if np.size(values) else 0.0

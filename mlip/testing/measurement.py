@@ -1,0 +1,29 @@
+"""One measured error next to the largest value that is still right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The outcome of a check.
+
+    Attributes:
+        name: of the check.
+        value: measured error; 0 is perfect, NaN fails.
+        tolerance: largest value that passes.
+        unit: of both; ``"1"`` for ratios and counts.
+        meaning: what goes wrong in a simulation if it fails, in one sentence.
+    """
+
+    name: str
+    value: float
+    tolerance: float
+    unit: str
+    meaning: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; NaN is not."""
+        return self.value <= self.tolerance

@@ -1,0 +1,73 @@
+"""What happens when an atom crosses the cutoff: nothing may jump."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations_with_replacement
+
+import numpy as np
+from ase import Atoms
+
+from mlip.models.base import AtomisticModel
+from mlip.testing.evaluate import evaluate, force_scale
+from mlip.testing.structures import dimer, molecule
+
+_STEP = 2e-4
+"""Å on either side of the cutoff."""
+
+
+def leaving_atom(model: AtomisticModel, seed: int = 0) -> Callable[[float], Atoms]:
+    """Return a function from a distance (Å) to a molecule with one atom at that distance of its outermost atom."""
+    core = molecule(model.elements, seed, num_atoms=5)
+    core.positions -= core.positions.mean(axis=0)
+    outermost = int(np.argmax(np.linalg.norm(core.positions, axis=1)))
+    anchor = core.positions[outermost]
+    outward = anchor / np.linalg.norm(anchor)
+
+    def at(distance: float) -> Atoms:
+        atoms = core.copy()
+        atoms.extend(Atoms(model.elements[0], positions=[anchor + distance * outward]))
+        return atoms
+
+    return at
+
+
+def leaving_pairs(model: AtomisticModel, largest_number: int = 6) -> list[Callable[[float], Atoms]]:
+    """Return functions from a distance (Å) to a dimer, one for each pair of elements (the first few)."""
+    pairs = list(combinations_with_replacement(model.elements, 2))[:largest_number]
+    return [lambda distance, pair=pair: dimer(*pair, distance) for pair in pairs]
+
+
+def jumps_at_cutoff(model: AtomisticModel, at: Callable[[float], Atoms]) -> tuple[float, float]:
+    """Extrapolate the steps of energy and forces at the cutoff from both sides.
+
+    With J(δ) = f(r_c + δ) − f(r_c − δ) a continuous f with bounded slopes has 2 J(δ) − J(2δ) = O(δ²), whatever
+    its slope; a step shows in full.
+
+    Returns:
+        Step of the energy in eV, largest step of a force component in eV/Å.
+    """
+
+    def step(delta: float) -> tuple[float, np.ndarray]:
+        outside, inside = (evaluate(model, at(model.cutoff + side * delta)) for side in (1, -1))
+        return float((outside["energies"] - inside["energies"]).sum()), outside["forces"] - inside["forces"]
+
+    (energy, forces), (energy2, forces2) = step(_STEP), step(2 * _STEP)
+    return abs(2 * energy - energy2), float(np.max(np.abs(2 * forces - forces2)))
+
+
+def stiffest_near_cutoff(model: AtomisticModel, at: Callable[[float], Atoms], num_points: int = 21) -> float:
+    """Return the largest ``|ΔF/Δr|`` in eV/Å² of the leaving atom in the last 2 % of the cutoff.
+
+    An energy that changes within a hundredth of an Å is continuous on paper and a step for MD.
+    """
+    distances = np.linspace(0.98, 1.001, num_points) * model.cutoff
+    forces = np.array([evaluate(model, at(r))["forces"][-1] for r in distances])
+    slopes = np.diff(forces, axis=0) / np.diff(distances)[:, None]
+    return float(np.max(np.abs(slopes)))
+
+
+def relative_force_jump(model: AtomisticModel, at: Callable[[float], Atoms]) -> float:
+    """Return the step of the forces at the cutoff over the RMS force of a molecule."""
+    scale = force_scale(evaluate(model, molecule(model.elements))["forces"])
+    return jumps_at_cutoff(model, at)[1] / scale

@@ -1,0 +1,44 @@
+"""The interface of losses."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from mlip.core.errors import ConfigError
+from mlip.data.graph import AtomGraph
+from mlip.training.losses.penalties import Penalty
+from mlip.training.losses.weights import WeightSchedule, constant
+
+
+class Loss(nn.Module, ABC):
+    """One weighted term: the mean penalty of a field's errors over the labelled items of a batch.
+
+    Args:
+        weight: a number, or a :class:`~mlip.training.losses.weights.WeightSchedule`.
+        penalty: function of the error.
+
+    Attributes:
+        required: fields that must be predicted and labelled.
+    """
+
+    required: tuple[str, ...]
+
+    def __init__(self, weight: float | WeightSchedule, penalty: Penalty) -> None:
+        super().__init__()
+        self.weight = weight if isinstance(weight, WeightSchedule) else constant(weight)
+        if not isinstance(penalty, Penalty):
+            raise ConfigError(f"penalty must be one of mlip.training.losses.penalties, got {penalty!r}.")
+        self.penalty = penalty
+
+    @abstractmethod
+    def errors(self, predictions: dict[str, Tensor], graph: AtomGraph) -> Tensor:
+        """Return the errors, NaN where there is no label."""
+
+    def forward(self, predictions: dict[str, Tensor], graph: AtomGraph) -> Tensor:
+        """Return the unweighted mean penalty, zero (with zero gradient) where nothing is labelled."""
+        # The mask comes from the labels, so that a prediction that is NaN never passes for a missing label.
+        labelled = ~torch.isnan(getattr(graph, self.required[0]))
+        errors = self.errors(predictions, graph)
+        penalties = self.penalty(torch.where(labelled, errors, torch.zeros_like(errors)))
+        return penalties.sum() / labelled.sum().clamp(min=1)

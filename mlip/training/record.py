@@ -1,0 +1,106 @@
+"""The record of a run: where a model comes from, what it reached, and pictures of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlip.core.fields import LABELS
+from mlip.core.files import write_text_atomically
+from mlip.data.loading import GraphDataset
+from mlip.data.parts import Parts
+from mlip.evaluation.learning_curve import learning_curve_plot
+from mlip.evaluation.metrics import ErrorStatistics
+from mlip.evaluation.plots import parity_plot
+from mlip.evaluation.predict import predict_dataset
+from mlip.models.model_file import load_model
+from mlip.training.checkpoints import MODEL
+from mlip.training.logs import LOG
+from mlip.training.run import Outcome
+
+RECORD = "run.json"
+_PACKAGES = ("torch", "e3nn", "ase", "torch-geometric", "lightning", "numpy", "mlip-kit")
+
+
+def fingerprint(settings: Mapping[str, Any], parts: Parts) -> dict[str, str]:
+    """Return hashes of everything that must be the same for a checkpoint to be continued."""
+    names = ("model", "loss", "optimizer", "schedule", "seed", "dtype", "max_epochs", "batch_edges", "batch_graphs",
+             "validate_every", "ema_decay")  # fmt: skip
+    hashes = {f"the setting '{name}'": _hash(settings[name]) for name in names}
+    return hashes | {"the training data": parts.train_hash, "the validation data": parts.valid_hash}
+
+
+def provenance(settings: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+    """Return the card of a run: configuration, data, versions, machine; plain JSON data."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "config": dict(settings),
+        "data": {
+            "citation": parts.citation,
+            "licence": parts.licence,
+            "train": {"structures": len(parts.train), "sha256": parts.train_hash},
+            "valid": {"structures": len(parts.valid), "sha256": parts.valid_hash},
+            "split": parts.indices,
+        },
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "git_revision": _git_revision(),
+    }
+
+
+def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts, console: Console) -> dict[str, float]:
+    """Evaluate the exported model, write plots and ``run.json``, and say where things are.
+
+    Returns:
+        Errors of the exported model on the validation structures.
+    """
+    model = load_model(folder / MODEL)
+    graphs = list(GraphDataset(parts.valid, model.cutoff))
+    fields = [field for field in LABELS if field in parts.provides]
+    statistics = ErrorStatistics(fields)
+    predictions = predict_dataset(model, graphs, fields, statistics=statistics)
+    metrics = statistics.compute()
+    parity_plot(folder / "parity_valid.png", graphs, predictions, f"{folder.name}: validation")
+    learning_curve_plot(folder / "learning_curve.png", folder / LOG, folder.name)
+    record = dict(card) | {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "steps": outcome.steps,
+        "wall_time_s": round(outcome.seconds, 1),
+        "best_score": outcome.best_score,
+        "metrics_valid": metrics,
+    }
+    write_text_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
+    console.print(f"model:  {folder / MODEL}\nrecord: {folder / RECORD}\nplots:  {folder}/*.png", highlight=False)
+    return metrics
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the working folder, with a mark where it was changed; None outside git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,175 @@
+"""One training run: from built objects and graphs to a run folder with a model file."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from torch.optim import Optimizer
+
+from mlip.core.errors import ConfigError, TrainingError
+from mlip.data.loading import GraphDataset, ResumableLoader
+from mlip.models.base import AtomisticModel
+from mlip.training.checkpoints import LAST, EarlyStop, KeepBest, KeepLast, read_checkpoint
+from mlip.training.logs import CsvLog, ProgressLines
+from mlip.training.losses.base import Loss
+from mlip.training.schedules import Schedule
+from mlip.training.stream import BatchPass, BatchStream
+from mlip.training.task import TrainingTask
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a training needs besides model and data.
+
+    Attributes:
+        folder: run folder.
+        losses: terms by name.
+        optimizer, schedule: factories, see :class:`TrainingTask`.
+        max_epochs: passes over the data, counted with the first pass's number of batches.
+        batch_edges: edges a batch may have.
+        batch_graphs: structures a batch may have; None for no limit.
+        validate_every: passes between validations.
+        checkpoint_every: steps between checkpoints for resuming (validations write one, too).
+        ema_decay: of the averaged weights.
+        patience: validations without improvement before stopping early; None never stops.
+        seed: of the order of the batches.
+        num_workers: processes that collate batches.
+        trainer: options of Lightning's Trainer.
+        resume: continue from ``last.ckpt`` of the folder.
+        fingerprint: what a checkpoint must agree with.
+        card: entries of the model file's card.
+        resume_hint: the command that resumes this run.
+    """
+
+    folder: Path
+    losses: Mapping[str, Loss]
+    optimizer: Callable[..., Optimizer]
+    schedule: Callable[..., Schedule]
+    max_epochs: float
+    batch_edges: int
+    batch_graphs: int | None = None
+    validate_every: float = 1.0
+    checkpoint_every: int = 100
+    ema_decay: float = 0.99
+    patience: int | None = None
+    seed: int = 0
+    num_workers: int = 0
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    resume_hint: str = "mlip train --resume RUN"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with.
+
+    Attributes:
+        steps: optimiser steps in total.
+        seconds: wall time of this process's part.
+        best_score: lowest ``valid/score``.
+    """
+
+    steps: int
+    seconds: float
+    best_score: float
+
+
+def train(model: AtomisticModel, train_set: GraphDataset, valid_set: GraphDataset, run: Run, console: Console) -> Outcome:
+    """Train a model and leave ``model.safetensors``, ``best.ckpt``, ``last.ckpt`` and ``log.csv`` in the folder.
+
+    Raises:
+        CheckpointError: asked to resume, and the checkpoint is missing, damaged or of another run.
+        TrainingInterrupted: stopped by the user; the folder can be resumed.
+        TrainingError: the loss is not finite.
+        ConfigError: an option that Lightning refuses.
+    """
+    if len(train_set) == 0 or len(valid_set) == 0:
+        raise TrainingError(f"Training needs structures in both parts, got {len(train_set)} and {len(valid_set)}.")
+    rank, world_size = _processes(run.trainer)
+    loader = ResumableLoader(
+        train_set,
+        batch_edges=run.batch_edges,
+        max_graphs=run.batch_graphs,
+        shuffle=True,
+        seed=run.seed,
+        rank=rank,
+        world_size=world_size,
+        num_workers=run.num_workers,
+    )
+    validation = ResumableLoader(
+        valid_set, batch_edges=run.batch_edges, shuffle=False, seed=0, rank=rank, world_size=world_size
+    )
+    steps_per_epoch = len(loader)
+    total_steps = max(1, round(run.max_epochs * steps_per_epoch))
+    task = TrainingTask(model, run.losses, run.optimizer, run.schedule, total_steps, run.ema_decay)
+    last = KeepLast(run.folder, run.checkpoint_every, dict(run.fingerprint), run.resume_hint)
+    best = KeepBest(run.folder, "valid/score", lambda metrics: {**run.card, "metrics": metrics})
+    callbacks = [ProgressLines(console, steps_per_epoch), CsvLog(run.folder, steps_per_epoch), best, last]
+    if run.patience is not None:
+        callbacks.insert(0, EarlyStop("valid/score", run.patience))
+    checkpoint = None
+    if run.resume:
+        checkpoint = run.folder / LAST
+        read_checkpoint(checkpoint, dict(run.fingerprint))
+    started = time.monotonic()
+    with warnings.catch_warnings():
+        _silence_lightning()
+        trainer = _trainer(run, callbacks, total_steps, min(total_steps, max(1, round(run.validate_every * steps_per_epoch))))
+        trainer.fit(task, BatchStream(loader, total_steps), BatchPass(validation), ckpt_path=checkpoint, weights_only=True)
+    return Outcome(task.global_step, time.monotonic() - started, best.best)
+
+
+def _trainer(run: Run, callbacks: list[Any], total_steps: int, validate_steps: int) -> L.Trainer:
+    options = {
+        "max_epochs": 1,
+        "max_steps": total_steps,
+        "val_check_interval": validate_steps,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10,
+        "enable_checkpointing": True,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        # Forces are derivatives: validation needs autograd.
+        "inference_mode": False,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(run.folder),
+        "logger": TensorBoardLogger(str(run.folder), name="tensorboard", version=""),
+    }
+    try:
+        return L.Trainer(callbacks=callbacks, **(options | dict(run.trainer)))
+    except (TypeError, ValueError, L.pytorch.utilities.exceptions.MisconfigurationException) as error:
+        raise ConfigError(f"Lightning refuses the trainer options: {error}") from error
+
+
+def _processes(trainer: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (rank, number of processes) of a Lightning launch, before Lightning has started."""
+    import os
+
+    devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes", 1))
+    if devices in ("auto", -1, "-1"):
+        devices = max(1, torch.cuda.device_count())
+    count = len(devices) if isinstance(devices, list) else int(devices)
+    world_size = count * nodes if str(trainer.get("strategy", "auto")) != "auto" else 1
+    return int(os.environ.get("LOCAL_RANK", 0)) + count * int(os.environ.get("NODE_RANK", 0)), world_size
+
+
+def _silence_lightning() -> None:
+    """Keep Lightning's hints about settings we choose on purpose off the user's screen."""
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*tensorboard.*",
+                    ".*Checkpoint directory.*", ".*treespec, LeafSpec.*", ".*GPU available but not used.*"):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,114 @@
+"""Learning-rate schedules: functions of the step, and of the validation metric."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch.optim import Optimizer
+
+from mlip.core.errors import ConfigError
+
+
+class Schedule(ABC):
+    """Sets the learning rate of an optimiser. All state is plain numbers, for an exact resume.
+
+    Args:
+        optimizer: its groups' learning rates are the base rates.
+        total_steps: steps of the whole training.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int) -> None:
+        self.optimizer = optimizer
+        self.total_steps = total_steps
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+
+    @abstractmethod
+    def factor(self, step: int) -> float:
+        """Return the multiplier of the base rates before optimiser step ``step`` (from 0)."""
+
+    def before_step(self, step: int) -> None:
+        """Set the rates for a step."""
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates):
+            group["lr"] = rate * self.factor(step)
+
+    def after_validation(self, metric: float) -> None:  # noqa: B027 (a schedule may not care)
+        """Take notice of a validation metric (lower is better)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {"base_rates": self.base_rates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.base_rates = list(state["base_rates"])
+
+
+class WarmupCosine(Schedule):
+    """Linear warm-up, then half a cosine down to ``final`` (arXiv 1608.03983, eq. 5, one period).
+
+    Args:
+        warmup: fraction of the steps.
+        final: factor at the end.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.02, final: float = 0.01) -> None:
+        super().__init__(optimizer, total_steps)
+        if not 0 <= warmup < 1:
+            raise ConfigError(f"warmup is a fraction of the training in [0, 1), got {warmup}.")
+        if not 0 <= final <= 1:
+            raise ConfigError(f"final is a factor in [0, 1], got {final}.")
+        self.warmup_steps = max(1, round(warmup * total_steps))
+        self.final = final
+
+    def factor(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Plateau(Schedule):
+    """Linear warm-up, then multiply by ``reduce`` when the validation metric stops falling.
+
+    Args:
+        warmup: fraction of the steps.
+        reduce: factor of each reduction.
+        patience: validations without improvement before a reduction.
+        min_factor: floor.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup: float = 0.02,
+        reduce: float = 0.8,
+        patience: int = 10,
+        min_factor: float = 1e-3,
+    ) -> None:
+        super().__init__(optimizer, total_steps)
+        if not 0 < reduce < 1:
+            raise ConfigError(f"reduce is a factor in (0, 1), got {reduce}.")
+        self.warmup_steps = max(1, round(warmup * total_steps))
+        self.reduce, self.patience, self.min_factor = reduce, patience, min_factor
+        self.reached, self.best, self.bad = 1.0, math.inf, 0
+
+    def factor(self, step: int) -> float:
+        return self.reached * min(1.0, (step + 1) / self.warmup_steps)
+
+    def after_validation(self, metric: float) -> None:
+        if metric < self.best:
+            self.best, self.bad = metric, 0
+            return
+        self.bad += 1
+        if self.bad > self.patience:
+            self.reached, self.bad = max(self.min_factor, self.reached * self.reduce), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"reached": self.reached, "best": self.best, "bad": self.bad}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.reached, self.best, self.bad = state["reached"], state["best"], state["bad"]
+
+

@@ -1,0 +1,167 @@
+"""Structures, trajectories and output folders: what is read back is what was written, and damage is one sentence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.io import read
+
+from mlip.core.errors import SimulationError, StructureError
+from mlip.simulate.contacts import closest_contact, count_pieces
+from mlip.simulate.output import claim_folder
+from mlip.simulate.structures import read_structure, write_final_structure
+from mlip.simulate.trajectory import FrameWriter, last_frame
+
+
+@pytest.mark.parametrize("name", ["a.cif", "POSCAR", "a.xyz", "a.traj", "a@2.xyz", "a.json"])
+def test_structures_are_read(tmp_path: Path, name: str) -> None:
+    atoms = bulk("Si", cubic=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    atoms.write(tmp_path / name, format="extxyz" if name.endswith("xyz") else None)
+    found = read_structure(tmp_path / name)
+    assert found.get_chemical_formula() == "Si8"
+    assert found.pbc.all()
+    np.testing.assert_allclose(found.cell.lengths(), atoms.cell.lengths(), rtol=1e-6)
+    assert found.calc is None
+
+
+def test_a_frame_is_chosen(tmp_path: Path) -> None:
+    with FrameWriter(tmp_path / "a.traj") as frames:
+        for size in (1, 2, 3):
+            frames.write(bulk("Cu") * (size, 1, 1), step=size)
+    assert [len(read_structure(tmp_path / "a.traj", frame)) for frame in (0, 1, -1)] == [1, 2, 3]
+    with pytest.raises(StructureError, match="no frame 3"):
+        read_structure(tmp_path / "a.traj", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("none.xyz", None, "no structure file"),
+        ("empty.xyz", b"", "is empty"),
+        ("a.xyz", b"3\n\nH 0 0 0\nH 0 0 1\n", "cannot be read"),
+        ("a.xyz", b"2\n\nH 0 0 zero\nH 0 0 1\n", "cannot be read"),
+        ("a.xyz", b"1\n\nQq 0 0 0\n", "cannot be read"),
+        ("a.cif", b"data_x\n_cell_length_a 3\nloop_\n", "cannot be read|no structure at all"),
+        ("a.cif", b"hello\n", "cannot be read|no structure at all"),
+        ("POSCAR", b"Si\n1.0\n1 0 0\n", "cannot be read|no structure at all"),
+        ("a.traj", b"- of UlmASE-Trajectory" + bytes(40), "cannot be read"),
+        ("a.json", b"{", "cannot be read"),
+        ("a.unheard", b"what", "cannot be read"),
+        ("a.xyz", b"\x00\xff\xfe" * 30, "cannot be read"),
+        ("a.xyz", b"0\n\n", "no atoms"),
+    ],
+)
+def test_damaged_files_are_one_sentence(tmp_path: Path, name: str, content: bytes | None, match: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(StructureError, match=match) as caught:
+        read_structure(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_and_missing_folders_are_no_structures(tmp_path: Path) -> None:
+    with pytest.raises(StructureError, match="no structure file"):
+        read_structure(tmp_path)
+
+
+def test_final_structures(tmp_path: Path) -> None:
+    crystal = bulk("NaCl", "rocksalt", a=5.6)
+    crystal.calc = SinglePointCalculator(crystal, energy=-1.5, forces=np.zeros((2, 3)))
+    names = [path.name for path in write_final_structure(tmp_path, crystal)]
+    assert names == ["final.xyz", "final.cif", "final.vasp"]
+    assert read(tmp_path / "final.xyz").get_potential_energy() == -1.5
+    for name in names:
+        assert read(tmp_path / name).get_volume() == pytest.approx(crystal.get_volume(), rel=1e-4)
+    assert len(write_final_structure(tmp_path / "new", fcc111("Cu", (1, 1, 2), vacuum=3))) == 1
+    assert len(write_final_structure(tmp_path / "new", molecule("CH4"))) == 1
+
+
+def test_trajectory_keeps_every_bit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    atoms = bulk("Cu", cubic=True)
+    atoms.positions += rng.normal(0, 0.1, (4, 3))
+    atoms.set_momenta(rng.normal(0, 1, (4, 3)))
+    atoms.set_constraint(FixAtoms([2]))
+    forces = rng.normal(0, 1, (4, 3))
+    atoms.calc = SinglePointCalculator(atoms, energy=1 / 3, forces=forces)
+    atoms.info["left over"] = object()
+    with FrameWriter(tmp_path / "new" / "a.traj") as frames:
+        frames.write(atoms, step=12, time_fs=1 / 7)
+    with FrameWriter(tmp_path / "new" / "a.traj", append=True) as frames:
+        assert frames.num_frames == 1
+    frame = last_frame(tmp_path / "new" / "a.traj")
+    np.testing.assert_array_equal(frame.positions, atoms.positions)
+    np.testing.assert_array_equal(frame.get_momenta(), atoms.get_momenta())
+    np.testing.assert_array_equal(frame.get_forces(apply_constraint=False), forces)
+    assert frame.get_potential_energy() == 1 / 3
+    assert frame.info == {"step": 12, "time_fs": 1 / 7}
+    assert frame.constraints[0].index.tolist() == [2]
+
+
+def test_a_frame_cut_short_is_not_counted(tmp_path: Path) -> None:
+    with FrameWriter(tmp_path / "a.traj") as frames:
+        frames.write(bulk("Cu"), step=0)
+        frames.write(bulk("Cu"), step=1)
+    with open(tmp_path / "a.traj", "ab") as handle:
+        handle.write(b"half a frame")
+    assert last_frame(tmp_path / "a.traj").info["step"] == 1
+    with FrameWriter(tmp_path / "a.traj", append=True) as frames:
+        frames.write(bulk("Cu"), step=2)
+    assert [frame.info["step"] for frame in read(tmp_path / "a.traj", ":")] == [0, 1, 2]
+
+
+def test_trajectories_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SimulationError, match="Cannot write the trajectory"):
+        FrameWriter(tmp_path / "file" / "a.traj")
+    with FrameWriter(tmp_path / "a.traj") as frames:
+        frames.write(bulk("Cu"), step=0)
+
+        class Full:
+            def write(self, atoms: Atoms) -> None:
+                raise OSError(28, "No space left on device")
+
+            def close(self) -> None:
+                pass
+
+        real, frames._file = frames._file, Full()
+        with pytest.raises(SimulationError, match="No space left on device.* first 1 frames are kept"):
+            frames.write(bulk("Cu"), step=1)
+        real.close()
+    assert last_frame(tmp_path / "a.traj").info["step"] == 0
+
+
+def test_output_folders_are_claimed_once(tmp_path: Path) -> None:
+    folder = claim_folder(tmp_path / "run", "trajectory.traj", overwrite=False, advice="x")
+    folder.mkdir()
+    (folder / "trajectory.traj").touch()
+    with pytest.raises(SimulationError, match="is there already: choose"):
+        claim_folder(folder, "trajectory.traj", overwrite=False, advice="choose another")
+    assert claim_folder(folder, "trajectory.traj", overwrite=True, advice="") == folder
+    with pytest.raises(SimulationError, match="is a file"):
+        claim_folder(folder / "trajectory.traj", "t", overwrite=True, advice="")
+
+
+def test_contacts_see_periodic_images() -> None:
+    atoms = Atoms("HCu", [[0, 0, 0.1], [0, 0, 4.9]], cell=[5, 5, 5], pbc=True)
+    contact = closest_contact(atoms)
+    assert contact.describe(atoms) == "atoms 0 (H) and 1 (Cu) are 0.20 Å apart"
+    assert contact.ratio == pytest.approx(0.2 / (0.31 + 1.32))
+    atoms.pbc = False
+    assert closest_contact(atoms) is None
+    assert closest_contact(molecule("C60")) is None
+
+
+def test_pieces() -> None:
+    methane = molecule("CH4")
+    two = methane + methane
+    two.positions[5:] += 5
+    assert count_pieces(methane) == 1
+    assert count_pieces(two) == 2
+    assert count_pieces(Atoms("He")) == 1
+    assert count_pieces(bulk("Cu")) == 1

@@ -1,0 +1,50 @@
+"""Learning-rate schedules against their formulas, and their state."""
+
+import math
+
+import pytest
+import torch
+
+from mlip.core.errors import ConfigError
+from mlip.training.schedules import Plateau, WarmupCosine
+
+
+def optimizer(lr: float = 0.1) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def test_warmup_cosine():
+    schedule = WarmupCosine(optimizer(), total_steps=100, warmup=0.1, final=0.05)
+    assert schedule.factor(0) == pytest.approx(0.1)
+    assert schedule.factor(9) == pytest.approx(1.0)
+    assert schedule.factor(55) == pytest.approx(0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * 0.5)))
+    assert schedule.factor(100) == pytest.approx(0.05)
+    factors = [schedule.factor(step) for step in range(10, 101)]
+    assert factors == sorted(factors, reverse=True)
+
+
+def test_the_rate_of_every_group_is_set():
+    opt = optimizer(0.2)
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.02})
+    schedule = WarmupCosine(opt, total_steps=10, warmup=0.5, final=0.0)
+    schedule.before_step(0)
+    assert [group["lr"] for group in opt.param_groups] == pytest.approx([0.2 / 5, 0.02 / 5])
+
+
+def test_plateau_reduces_after_patience_and_resumes():
+    schedule = Plateau(optimizer(), total_steps=100, warmup=0.01, reduce=0.5, patience=1)
+    for metric in (1.0, 0.9, 0.95, 0.95):
+        schedule.after_validation(metric)
+    assert schedule.factor(50) == 0.5
+    other = Plateau(optimizer(), total_steps=100, warmup=0.01, reduce=0.5, patience=1)
+    other.load_state_dict(schedule.state_dict())
+    for s in (schedule, other):
+        s.after_validation(0.95)
+        s.after_validation(0.95)
+    assert schedule.factor(50) == other.factor(50) == 0.25
+
+
+@pytest.mark.parametrize("options", [{"warmup": 1.5}, {"final": -0.1}])
+def test_bad_options(options):
+    with pytest.raises(ConfigError):
+        WarmupCosine(optimizer(), total_steps=10, **options)
