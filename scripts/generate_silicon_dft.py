@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,32 +33,28 @@ from ase.io import read, write
 
 CUTOFF_EV = 300.0
 SMEARING_EV = 0.1
-SPACING = {"insulator": 0.36, "metal": 0.18}  # largest k-point spacing, 1/A (with 2 pi)
+KPOINT_LENGTH = {"insulator": 20.7, "metal": 40.0}  # divisions times vector length, A
 INSULATING = ("diamond_strained", "diamond_rattled", "vacancy")
 ATOM_BOX = (9.0, 9.5, 10.0)
 A_DIAMOND = 5.47  # PBE lattice constant of diamond silicon, A
+METALS = {"fcc": 3.871, "bcc": 3.080, "sc": 2.525}  # lattice constants, A
 
 
-def kpoint_size(atoms: Atoms, spacing: float) -> tuple[int, int, int]:
-    """Return the grid divisions whose point spacing is at most ``spacing``."""
-    lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
-    n1, n2, n3 = (max(1, int(np.ceil(length / spacing - 1e-6))) for length in lengths)
-    return n1, n2, n3
+def kpoint_size(atoms: Atoms, length: float | None = None) -> tuple[int, ...]:
+    """Return the divisions n_i >= length / |a_i|; ``length`` defaults by config_type."""
+    if length is None:
+        insulating = atoms.info["config_type"] in INSULATING
+        length = KPOINT_LENGTH["insulator" if insulating else "metal"]
+    return tuple(int(np.ceil(length / x - 1e-6)) for x in atoms.cell.lengths())
 
 
-def standard_size(atoms: Atoms) -> tuple[int, int, int]:
-    """Return the grid divisions used for a frame, by its ``config_type``."""
-    insulating = atoms.info["config_type"] in INSULATING
-    return kpoint_size(atoms, SPACING["insulator" if insulating else "metal"])
-
-
-def kpoint_grid(size: tuple[int, int, int]) -> np.ndarray:
+def kpoint_grid(size: tuple[int, ...]) -> np.ndarray:
     """Return scaled k-points of a grid shifted half a step off Gamma on every axis."""
     n = np.array(size)
     return monkhorst_pack(size) + 0.5 * (n % 2) / n
 
 
-def calculator(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF_EV):
+def calculator(atoms: Atoms, size: tuple[int, ...], cutoff: float = CUTOFF_EV):
     """Return the GPAW calculator used for every periodic cell."""
     from gpaw import GPAW, PW, Davidson, FermiDirac
 
@@ -73,7 +70,7 @@ def calculator(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF_
     )
 
 
-def free_energy(atoms: Atoms, size: tuple[int, int, int], cutoff: float = CUTOFF_EV) -> float:
+def free_energy(atoms: Atoms, size: tuple[int, ...], cutoff: float = CUTOFF_EV) -> float:
     """Return the electronic free energy of ``atoms`` in eV."""
     atoms = atoms.copy()
     atoms.calc = calculator(atoms, size, cutoff)
@@ -85,12 +82,11 @@ def label(atoms: Atoms) -> Atoms:
     if atoms.info["config_type"] == "IsolatedAtom":
         return isolated_atom(atoms)
     work = atoms.copy()
-    work.calc = calculator(work, standard_size(atoms))
+    work.calc = calculator(work, kpoint_size(atoms))
     energy = float(work.get_potential_energy(force_consistent=True))
     labelled = atoms.copy()
-    labelled.calc = SinglePointCalculator(
-        labelled, energy=energy, forces=work.get_forces(), stress=work.get_stress()
-    )
+    results = {"energy": energy, "forces": work.get_forces(), "stress": work.get_stress()}
+    labelled.calc = SinglePointCalculator(labelled, **results)
     return labelled
 
 
@@ -106,7 +102,6 @@ def isolated_atom(atom: Atoms) -> Atoms:
         nbands=8,
         occupations=FermiDirac(0.01, fixmagmom=True),
         mixer=MixerDif(0.1, 5, 1),
-        maxiter=600,
         txt=None,
     )
     energy = float(box.get_potential_energy(force_consistent=True))
@@ -115,7 +110,7 @@ def isolated_atom(atom: Atoms) -> Atoms:
     return labelled
 
 
-def strained(atoms: Atoms, voigt: tuple[float, ...]) -> Atoms:
+def strained(atoms: Atoms, voigt: Sequence[float]) -> Atoms:
     """Return a copy under the symmetric strain (xx, yy, zz, yz, xz, xy)."""
     xx, yy, zz, yz, xz, xy = voigt
     strain = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
@@ -126,7 +121,7 @@ def strained(atoms: Atoms, voigt: tuple[float, ...]) -> Atoms:
 
 def rattled(atoms: Atoms, rng: np.random.Generator, move: float, strain: float) -> Atoms:
     """Return a copy with Gaussian displacements (A) and a Gaussian strain."""
-    copy = strained(atoms, tuple(rng.normal(0.0, strain, 6)))
+    copy = strained(atoms, rng.normal(0.0, strain, 6).tolist())
     copy.positions += rng.normal(0.0, move, (len(copy), 3))
     return copy
 
@@ -154,8 +149,8 @@ def vacancy(breathing: float, pairing: float = 0.0) -> Atoms:
     return cell
 
 
-def small_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
-    """Return strained diamond and all metallic structures."""
+def symmetric_structures() -> list[tuple[str, Atoms]]:
+    """Return strained diamond and the metallic phases over volume and strain."""
     primitive = bulk("Si", "diamond", A_DIAMOND)
     cubic = bulk("Si", "diamond", A_DIAMOND, cubic=True)
     cells: list[tuple[str, Atoms]] = []
@@ -171,51 +166,48 @@ def small_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
         cells.append(("beta_tin", beta_tin(volume, 0.55)))
     for volume, ratio in ((14.0, 0.50), (15.5, 0.50), (14.0, 0.60), (15.5, 0.60)):
         cells.append(("beta_tin", beta_tin(volume, ratio)))
-    for _ in range(4):
-        cells.append(("beta_tin", rattled(beta_tin(15.0, 0.55), rng, 0.08, 0.02)))
-    for phase, cubic_volume in (("fcc", 4 * 14.5), ("bcc", 2 * 14.6), ("sc", 16.1)):
-        cell = bulk("Si", phase, cubic_volume ** (1 / 3))
+    for phase in METALS:
+        cell = bulk("Si", phase, METALS[phase])
         for e in (-0.08, -0.05, -0.025, 0.0, 0.025, 0.05, 0.08, 0.12):
             cells.append((phase, strained(cell, (e, e, e, 0, 0, 0))))
         for voigt in ((0, 0, 0.05, 0, 0, 0), (0, 0, 0, 0, 0, 0.04)):
             cells.append((phase, strained(cell, voigt)))
-        for _ in range(2):
-            cells.append((phase, rattled(cell * (1, 1, 2), rng, 0.1, 0.015)))
     return cells
 
 
-def large_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
-    """Return rattled diamond and vacancy cells (the slow ones)."""
+def random_structures(rng: np.random.Generator) -> list[tuple[str, Atoms]]:
+    """Return rattled cells and the vacancy (the slow ones)."""
     primitive = bulk("Si", "diamond", A_DIAMOND)
     cubic = bulk("Si", "diamond", A_DIAMOND, cubic=True)
-    cells: list[tuple[str, Atoms]] = []
-    for index in range(12):
-        cells.append(("diamond_rattled", rattled(primitive, rng, 0.05 + 0.01 * index, 0.02)))
+    moves = (0.05 + 0.01 * index for index in range(12))
+    cells = [("diamond_rattled", rattled(primitive, rng, move, 0.02)) for move in moves]
     for distortion in ((0.0, 0.0), (-0.15, 0.0), (-0.3, 0.0), (0.15, 0.0), (-0.1, 0.15)):
         cells.append(("vacancy", vacancy(*distortion)))
     for index in range(6):
         cells.append(("diamond_rattled", rattled(cubic, rng, 0.05 + 0.03 * index, 0.015)))
-    for index in range(4):
-        cells.append(("diamond_rattled", rattled(primitive * (2, 2, 2), rng, 0.06 + 0.04 * index, 0.01)))
-        cells.append(("vacancy", rattled(vacancy(-0.15), rng, 0.05 + 0.03 * index, 0.01)))
+    for move in (0.06, 0.10, 0.15):
+        cells.append(("diamond_rattled", rattled(primitive * (2, 2, 2), rng, move, 0.01)))
+        cells.append(("vacancy", rattled(vacancy(-0.15), rng, move, 0.01)))
+    for phase in ("sc", "fcc", "bcc", "sc"):
+        cells.append((phase, rattled(bulk("Si", phase, METALS[phase]) * (1, 1, 2), rng, 0.1, 0.015)))
+    for _ in range(2):
+        cells.append(("beta_tin", rattled(beta_tin(15.0, 0.55), rng, 0.08, 0.02)))
     return cells
 
 
 def structures(seed: int) -> list[Atoms]:
-    """Return every structure in file order, named and rounded; the free atom is last."""
-    cells = small_structures(np.random.default_rng([seed, 0]))
-    cells += large_structures(np.random.default_rng([seed, 1]))
+    """Return every structure in file order, named and rounded; the free atom is first."""
+    info = {"config_type": "IsolatedAtom", "name": "isolated_atom"}
+    frames = [Atoms("Si", positions=[[0.0, 0.0, 0.0]], info=info)]
     counts: dict[str, int] = {}
-    frames = []
-    for config_type, atoms in cells:
+    for config_type, atoms in symmetric_structures() + random_structures(np.random.default_rng(seed)):
         number = counts.get(config_type, 0)
         counts[config_type] = number + 1
         atoms.set_cell(np.round(atoms.cell[:], 8))
         atoms.positions = np.round(atoms.positions, 8)
         atoms.info.update(config_type=config_type, name=f"{config_type}_{number:02d}")
         frames.append(atoms)
-    info = {"config_type": "IsolatedAtom", "name": "isolated_atom"}
-    return [*frames, Atoms("Si", positions=[[0.0, 0.0, 0.0]], info=info)]
+    return frames
 
 
 def save(path: Path, frames: list[Atoms]) -> None:
@@ -238,12 +230,9 @@ def generate(out: Path, seed: int, limit: int | None) -> None:
         frame = label(wanted[index])
         done.append(frame)
         save(out, done)
-        print(
-            f"{index + 1}/{len(wanted)} {frame.info['name']} {len(frame)} atoms "
-            f"E = {frame.get_potential_energy() / len(frame):.5f} eV/atom "
-            f"max|F| = {np.abs(frame.get_forces()).max():.3f} eV/A {time.time() - start:.0f} s",
-            flush=True,
-        )
+        energy = frame.get_potential_energy() / len(frame)
+        progress = f"{index + 1}/{len(wanted)} {frame.info['name']}"
+        print(f"{progress} {energy:.5f} eV/atom {time.time() - start:.0f} s", flush=True)
 
 
 def slope(atoms: Atoms, move: np.ndarray, strain: np.ndarray, step: float = 0.005) -> float:
@@ -253,7 +242,7 @@ def slope(atoms: Atoms, move: np.ndarray, strain: np.ndarray, step: float = 0.00
         moved = atoms.copy()
         moved.set_cell(moved.cell[:] @ (np.eye(3) + t * strain), scale_atoms=True)
         moved.positions += t * move
-        energies.append(free_energy(moved, standard_size(atoms)))
+        energies.append(free_energy(moved, kpoint_size(atoms)))
     return (energies[0] - energies[1]) / (2 * step)
 
 
@@ -275,30 +264,24 @@ def check(path: Path, names: list[str], seed: int) -> None:
             print(f"{name} stress {kind} {stored:.5f} error {error:.1e} eV/A^3", flush=True)
 
 
-def convergence() -> None:
-    """Print free energies per atom against cutoff and k-point spacing."""
-    cells = {
-        "diamond": (bulk("Si", "diamond", A_DIAMOND), (6, 6, 6)),
-        "sc": (bulk("Si", "sc", 16.1 ** (1 / 3)), (10, 10, 10)),
-        "beta_tin": (beta_tin(14.0, 0.55), (8, 8, 6)),
-        "bcc": (bulk("Si", "bcc", 29.2 ** (1 / 3)), (10, 10, 10)),
-        "fcc": (bulk("Si", "fcc", 58.0 ** (1 / 3)), (10, 10, 10)),
-    }
-    for name, (atoms, size) in cells.items():
+def convergence(seed: int) -> None:
+    """Print free energies per atom against cutoff and k-point length."""
+    names = ("diamond_strained_04", "beta_tin_02", "fcc_03", "bcc_03", "sc_03")
+    for atoms in (a for a in structures(seed) if a.info["name"] in names):
+        row = f"| {atoms.info['name']} |"
         for cutoff in (250.0, 300.0, 400.0, 600.0):
-            energy = free_energy(atoms, size, cutoff) / len(atoms)
-            print(f"| {name} | {size} | {cutoff:.0f} eV | {energy:.4f} |", flush=True)
-        for spacing in (0.45, 0.36, 0.24, 0.20, 0.18, 0.15, 0.12):
-            size = kpoint_size(atoms, spacing)
+            energy = free_energy(atoms, kpoint_size(atoms, 20.7), cutoff) / len(atoms)
+            print(f"{row} cutoff {cutoff:.0f} eV | {energy:.4f} |", flush=True)
+        for length in (15.0, 20.7, 25.0, 30.0, 35.0, 40.0, 45.0, 55.0):
+            size = kpoint_size(atoms, length)
             energy = free_energy(atoms, size) / len(atoms)
-            print(f"| {name} | {size} | spacing {spacing}/A | {energy:.4f} |", flush=True)
+            print(f"{row} length {length} A {size} | {energy:.4f} |", flush=True)
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("data/silicon_dft/silicon.xyz"))
     parser.add_argument("--frames", type=int, default=None, help="only the first N structures")
     parser.add_argument("--seed", type=int, default=11)
@@ -308,7 +291,7 @@ def main() -> None:
     if args.check:
         check(args.out, args.check, args.seed)
     elif args.convergence:
-        convergence()
+        convergence(args.seed)
     else:
         generate(args.out, args.seed, args.frames)
 

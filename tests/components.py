@@ -23,6 +23,7 @@ STATISTICS = {
     "num_neighbors": 14.2,
     "atomic_energies": ENERGIES,
     "force_rms": 1.3,
+    "energy_per_atom_mean": -4.5,
 }
 
 

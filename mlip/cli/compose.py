@@ -30,7 +30,9 @@ def compose(name: str, overrides: Sequence[str], extra_dir: Path | None = None) 
     """
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
-            raise ConfigError(f"'{text}' is not an override; write key=value, e.g. cutoff=5.0 or experiment=3bpa.")
+            raise ConfigError(
+                f"'{text}' is not an override; write key=value, e.g. cutoff=5.0 or experiment=3bpa."
+            )
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"There is no configuration folder '{extra_dir}'.")
     search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []
@@ -47,13 +49,25 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a mandatory value (``???``) is missing or an interpolation has no target.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigError(f"These settings have no default, give them on the command line: {', '.join(f'{k}=…' for k in missing)}.")
+    require_complete(config)
     try:
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration cannot be resolved: {_first_line(error)}.") from error
+
+
+def require_complete(config: DictConfig) -> None:
+    """Refuse a configuration with mandatory values (``???``) that nobody has given.
+
+    Raises:
+        ConfigError: names them.
+    """
+    # OmegaConf.missing_keys raises where an interpolation points to a missing value.
+    plain = OmegaConf.to_container(config, resolve=False)
+    missing = sorted(key for key, value in _items(plain) if value == "???")
+    if missing:
+        listing = " ".join(f"{key}=…" for key in missing)
+        raise ConfigError(f"These settings have no default, give them on the command line: {listing}")
 
 
 def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
@@ -62,12 +76,15 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
         key = found.group(1)
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             groups = [o for o in overrides if _is_group(o)]
-            known = list(_keys(OmegaConf.to_container(hydra_compose(name, overrides=groups))))
-        return f"There is no setting '{key}'.{did_you_mean(key, known)} Use +{key}=… to add a new one on purpose."
+            plain = OmegaConf.to_container(hydra_compose(name, overrides=groups))
+            known = [key for key, _ in _items(plain)]
+        hint = did_you_mean(key, known)
+        return f"There is no setting '{key}'.{hint} Use +{key}=… to add a new one on purpose."
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found.group(1).rpartition("/")
         options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-        return f"There is no '{group}={option}'.{did_you_mean(option, options)} Known: {', '.join(options) or 'none'}."
+        hint = did_you_mean(option, options)
+        return f"There is no '{group}={option}'.{hint} Known: {', '.join(options) or 'none'}."
     if found := re.search(r"In '[^']+': Could not (?:load|find) '([^']+)'", text):
         return f"There is no configuration '{found.group(1)}'."
     return f"The overrides cannot be applied: {_first_line(error)}."
@@ -78,13 +95,12 @@ def _is_group(override: str) -> bool:
     return (config_dir() / key / f"{option}.yaml").is_file()
 
 
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+def _items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(config, dict):
         for key, value in config.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
+            yield f"{prefix}{key}", value
+            yield from _items(value, f"{prefix}{key}.")
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
-

@@ -100,5 +100,6 @@ def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e4 else f"{value:.4f}"
     if isinstance(value, list | tuple):
-        return ", ".join(_format(item) for item in value)
+        # The split of a data set lists every structure; the card says how many.
+        return f"{len(value)} values" if len(value) > 12 else ", ".join(_format(item) for item in value)
     return str(value)

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlip import __version__
+from mlip.cli.evaluate import evaluate
 from mlip.cli.info import info
 from mlip.cli.md import md
 from mlip.cli.relax import relax
@@ -56,7 +57,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    # Rich would take the brackets of loss=[energy,forces] in a help text for markup.
+    rich_markup_mode=None,
 )
 
 
@@ -70,7 +72,7 @@ def root(
     """Equivariant machine-learning potentials: train on DFT data, evaluate, relax, run molecular dynamics."""
 
 
-for command in (train, relax, md, info):
+for command in (train, evaluate, relax, md, info):
     app.command()(command)
 
 

@@ -68,7 +68,7 @@ def run(config: DictConfig, console: Console, resume: bool) -> None:
     """Train with a composed configuration."""
     from omegaconf import OmegaConf
 
-    from mlip.cli.compose import to_plain
+    from mlip.cli.compose import require_complete, to_plain
     from mlip.core.build import build
     from mlip.core.files import write_text_atomically
     from mlip.data.loading import GraphDataset
@@ -78,6 +78,7 @@ def run(config: DictConfig, console: Console, resume: bool) -> None:
     from mlip.training.run import Run
     from mlip.training.run import train as train_model
 
+    require_complete(config)
     folder = Path(config.run_dir)
     dtype = parse_dtype(config.dtype)
     losses = build(OmegaConf.to_container(config.loss, resolve=True))

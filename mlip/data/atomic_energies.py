@@ -63,8 +63,9 @@ def _from_isolated(
     missing = [symbol for symbol in elements if symbol not in isolated]
     if missing:
         raise DataError(
-            f"Isolated-atom energies are needed for {', '.join(elements)}, but {', '.join(missing)} is not "
-            f"there (there: {', '.join(sorted(isolated)) or 'none'}). Add them, or use least_squares."
+            f"Isolated-atom energies are needed for {', '.join(elements)}, but missing for "
+            f"{', '.join(missing)} (there: {', '.join(sorted(isolated)) or 'none'}). Add them, or use "
+            "least_squares."
         )
     chosen = {symbol: float(isolated[symbol]) for symbol in elements}
     binding = (energies - counts @ np.array([*chosen.values()])) / counts.sum(axis=1)

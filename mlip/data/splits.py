@@ -64,8 +64,8 @@ def _is_number(part: Part) -> bool:
 def _draw(num_samples: int, parts: Mapping[str, int | float], seed: int) -> dict[str, list[int]]:
     counts = {name: _count(name, part, num_samples) for name, part in parts.items()}
     # Fractions that add up to one leave nothing over through rounding.
-    fractions = [part for part in parts.values() if isinstance(part, float)]
-    if len(fractions) + list(parts.values()).count(0) == len(parts) and abs(sum(fractions) - 1) < 1e-9:
+    fractions = all(isinstance(part, float) or part == 0 for part in parts.values())
+    if fractions and abs(sum(parts.values()) - 1) < 1e-9:
         counts["train"] += num_samples - sum(counts.values())
     if sum(counts.values()) > num_samples:
         wanted = ", ".join(f"{name}={count}" for name, count in counts.items())

@@ -57,8 +57,8 @@ class ErrorStatistics:
     """Mean absolute and root-mean-square errors of energy, forces and stress.
 
     Energies count once a structure, forces once a Cartesian component, stress once each of the nine
-    components. A NaN label is skipped and counted as missing; a NaN prediction is not skipped: it makes the
-    error NaN.
+    components. A NaN label, and the stress of a structure without periodicity, is skipped and counted as
+    missing; a NaN prediction is not skipped: it makes the error NaN.
 
     Args:
         fields: labels to compare, out of ``energy``, ``forces``, ``stress``.
@@ -100,13 +100,17 @@ class ErrorStatistics:
                     f"its prediction {tuple(predicted.shape)}."
                 )
             error = predicted - label.to(predicted)
+            missing = label.isnan()
             if field == "forces":
-                self._add_forces(error, label.isnan(), graph.atomic_numbers)
-            else:
-                self._add(field, error, label.isnan())
+                self._add_forces(error, missing, graph.atomic_numbers)
+                continue
+            if field == "stress":
+                # Molecules have no stress, whatever a file says: zero equal to zero is no success.
+                missing = missing | ~graph.pbc.any(dim=1)[:, None, None]
+            self._add(field, error, missing)
             if field == "energy":
                 atoms = torch.bincount(graph_index(graph), minlength=graph.cell.shape[0])
-                self._add("energy_per_atom", error / atoms, label.isnan())
+                self._add("energy_per_atom", error / atoms, missing)
 
     def _add(self, group: str, error: Tensor, missing: Tensor) -> None:
         kept = torch.where(missing, 0.0, error)

@@ -132,9 +132,11 @@ def _stress(graphs: Sequence[AtomGraph], predictions: Sequence[Prediction]) -> P
 
 
 def _label(graph: AtomGraph, name: str, shape: Sequence[int]) -> np.ndarray:
-    """Return a label of a single graph, NaN where the graph has none."""
+    """Return a label of a single graph, NaN where the graph has none; molecules have no stress."""
     value = graph.get(name)
-    return np.full(shape, np.nan) if value is None else value.cpu().numpy().reshape(shape)
+    if value is None or (name == "stress" and not graph.pbc.any()):
+        return np.full(shape, np.nan)
+    return value.cpu().numpy().reshape(shape)
 
 
 def _draw(parity: Axes, residual: Axes, panel: Panel) -> None:

@@ -15,11 +15,12 @@ from ase.io.formats import UnknownFileTypeError
 
 from mlip.core.errors import StructureError
 from mlip.core.files import write_atomically
+from mlip.simulate.trajectory import snapshot
 
 # What ASE's many readers raise on damaged input; they share no base class.
 _UNREADABLE = (
     ArithmeticError, AttributeError, EOFError, LookupError, OSError, ParseError, RuntimeError,
-    StopIteration, SyntaxError, TypeError, UnknownFileTypeError, ValueError, AssertionError,
+    SyntaxError, TypeError, UnknownFileTypeError, ValueError, AssertionError,
     ImportError, sqlite3.Error, struct.error, zlib.error,
 )  # fmt: skip
 
@@ -45,7 +46,7 @@ def read_structure(path: str | os.PathLike[str], frame: int = -1) -> Atoms:
         raise StructureError(f"The structure file '{path}' is empty (0 bytes).")
     try:
         atoms = ase.io.read(str(path), index=frame, do_not_split_by_at_sign=True)
-    except IndexError as error:
+    except (IndexError, StopIteration) as error:
         raise StructureError(
             f"'{path}' has no frame {frame}, or no structure at all: frames count from 0, -1 is the last."
         ) from error
@@ -79,7 +80,7 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
     Raises:
         MlipError: the folder cannot be written to, or the disk is full.
     """
-    folder = Path(folder)
+    folder, atoms = Path(folder), snapshot(atoms)
     formats = {folder / f"{name}.xyz": "extxyz"}
     if atoms.pbc.all():
         formats |= {folder / f"{name}.cif": "cif", folder / f"{name}.vasp": "vasp"}

@@ -20,6 +20,21 @@ from mlip.core.errors import SimulationError
 _RESULTS = ("energy", "free_energy", "forces", "stress")
 
 
+def snapshot(atoms: Atoms, **info: Any) -> Atoms:
+    """Copy a structure with the results that its calculator already has.
+
+    Args:
+        atoms: the structure, with momenta and constraints.
+        info: becomes the copy's ``info``; what the input file had there is left out, since it may be
+            anything.
+    """
+    frame = atoms.copy()
+    frame.info = dict(info)
+    results = getattr(atoms.calc, "results", {})
+    frame.calc = SinglePointCalculator(frame, **{name: results[name] for name in _RESULTS if name in results})
+    return frame
+
+
 class FrameWriter:
     """Appends structures with their results to a trajectory file; use it as a context manager.
 
@@ -55,12 +70,7 @@ class FrameWriter:
         Raises:
             SimulationError: the disk is full or the file cannot be written any more.
         """
-        frame = atoms.copy()
-        frame.info = dict(info)
-        results = getattr(atoms.calc, "results", {})
-        frame.calc = SinglePointCalculator(
-            frame, **{name: results[name] for name in _RESULTS if name in results}
-        )
+        frame = snapshot(atoms, **info)
         try:
             self._file.write(frame)
         except OSError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -180,6 +181,20 @@ class EarlyStop(Callback):
         self.best = min(self.best, score)
         if self.bad >= self.patience:
             trainer.should_stop = True
+
+
+@contextmanager
+def signal_handlers_kept() -> Iterator[None]:
+    """Put the handlers of SIGINT and SIGTERM back as they were; Lightning leaves its own behind."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        # Outside the main thread none can have been set.
+        with suppress(ValueError):
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def save_checkpoint(trainer: L.Trainer, path: Path) -> None:

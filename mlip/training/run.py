@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from mlip.core.errors import ConfigError, TrainingError
 from mlip.data.loading import GraphDataset, ResumableLoader
 from mlip.models.base import AtomisticModel
-from mlip.training.checkpoints import LAST, EarlyStop, KeepBest, KeepLast, read_checkpoint
+from mlip.training.checkpoints import LAST, EarlyStop, KeepBest, KeepLast, read_checkpoint, signal_handlers_kept
 from mlip.training.logs import CsvLog, ProgressLines
 from mlip.training.losses.base import Loss
 from mlip.training.schedules import Schedule
@@ -124,7 +124,7 @@ def train(model: AtomisticModel, train_set: GraphDataset, valid_set: GraphDatase
         checkpoint = run.folder / LAST
         read_checkpoint(checkpoint, dict(run.fingerprint))
     started = time.monotonic()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), signal_handlers_kept():
         _silence_lightning()
         trainer = _trainer(run, callbacks, total_steps, min(total_steps, max(1, round(run.validate_every * steps_per_epoch))))
         trainer.fit(task, BatchStream(loader, total_steps), BatchPass(validation), ckpt_path=checkpoint, weights_only=True)

@@ -52,7 +52,14 @@ def test_relax(run, tmp_path: Path) -> None:
     output = run("relax", "copper.cif", "--model", "m.safetensors", "--cell", "--fmax", 0.001)
     folder = tmp_path / "relax_copper"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"trajectory.traj", "final.xyz", "final.cif", "final.vasp", "summary.json", "relaxation.png"}
+    assert names == {
+        "trajectory.traj",
+        "final.xyz",
+        "final.cif",
+        "final.vasp",
+        "summary.json",
+        "relaxation.png",
+    }
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["converged"] is True
     assert summary["fmax_after_eV_per_A"] < 0.001 < summary["fmax_before_eV_per_A"]
@@ -124,7 +131,10 @@ def test_every_ensemble(run, tmp_path: Path, options: tuple) -> None:
         (("md", "methane.xyz", "--ensemble", "npt"), "periodic along all axes"),
         (("md", "copper.cif", "--ensemble", "nve", "--thermostat", "bussi"), "--thermostat is for"),
         (("md", "copper.cif", "--pressure", 1), "--pressure has no effect with langevin"),
-        (("md", "copper.cif", "--thermostat", "bussi", "--friction", 1), "--friction has no effect with bussi"),
+        (
+            ("md", "copper.cif", "--thermostat", "bussi", "--friction", 1),
+            "--friction has no effect with bussi",
+        ),
         (("md", "copper.cif", "--thermostat-time", 1), "--thermostat-time has no effect"),
         (("md", "copper.cif", "--restart", "--overwrite"), "give one of them"),
         (("md", "copper.cif", "--restart"), "no trajectory"),

@@ -1,4 +1,4 @@
-"""Structures, trajectories and output folders: what is read back is what was written, and damage is one sentence."""
+"""Structures, trajectories and output folders: what is read back is what was written."""
 
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def test_trajectories_that_cannot_be_written(tmp_path: Path) -> None:
                 pass
 
         real, frames._file = frames._file, Full()
-        with pytest.raises(SimulationError, match="No space left on device.* first 1 frames are kept"):
+        with pytest.raises(SimulationError, match=r"No space left on device.* first 1 frames are kept"):
             frames.write(bulk("Cu"), step=1)
         real.close()
     assert last_frame(tmp_path / "a.traj").info["step"] == 0

@@ -12,7 +12,9 @@ from mlip.simulate.velocities import degrees_of_freedom, draw_velocities, temper
 
 
 def wire() -> Atoms:
-    return Atoms("CuCCu", [[0, 0, 0], [1.6, 0.9, 0.2], [0.2, 1.9, 1.1]], cell=[3.1, 9, 8], pbc=(True, False, False))
+    return Atoms(
+        "CuCCu", [[0, 0, 0], [1.6, 0.9, 0.2], [0.2, 1.9, 1.1]], cell=[3.1, 9, 8], pbc=(True, False, False)
+    )
 
 
 def fixed() -> Atoms:
@@ -65,7 +67,9 @@ def test_same_seed_same_velocities() -> None:
     assert np.abs(first.get_momenta() - other.get_momenta()).max() > 0.1
 
 
-@pytest.mark.parametrize("atoms", [Atoms("H"), bulk("Cu"), Atoms("H2", [[0, 0, 0], [0, 0, 1]], constraint=FixAtoms([0, 1]))])
+@pytest.mark.parametrize(
+    "atoms", [Atoms("H"), bulk("Cu"), Atoms("H2", [[0, 0, 0], [0, 0, 1]], constraint=FixAtoms([0, 1]))]
+)
 def test_nothing_to_heat(atoms: Atoms) -> None:
     with pytest.raises(SimulationError, match="no internal motion"):
         draw_velocities(atoms, 300, np.random.default_rng(0))

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mlip.core.errors import DataError
+from mlip.core.fields import LABELS
 from mlip.data.datasets.base import Dataset
 from mlip.data.datasets.extxyz_frames import expand_paths, read_frames
 from mlip.data.label_units import LabelUnits
@@ -68,7 +69,6 @@ class ExtxyzDataset(Dataset):
         units = LabelUnits(energy_unit, length_unit, stress_unit, stress_sign)
         keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
         reader = LabelReader(tuple(labels), tuple(optional_labels), keys, units, float(max_force))
-        self.provides = tuple(reader.required)
         self.units = units.as_dict()
         self.licence = licence
         self.citation = citation
@@ -80,6 +80,8 @@ class ExtxyzDataset(Dataset):
                 f"'{path}' holds only isolated atoms. Add files with structures to train on, or set "
                 "include_isolated_atoms: true."
             )
+        everywhere = set.intersection(*(set(sample.labels) for sample in self._samples))
+        self.provides = tuple(label for label in LABELS if label in everywhere)
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -119,15 +119,16 @@ def _check_frame(handle: Iterator[str], first: str, path: Path, number: int) -> 
         raise DataError(f"{path}:{number} must have at least one atom, got {num_atoms}.")
     if next(handle, None) is None:
         raise DataError(f"'{path}' is truncated: frame {number} has no comment line.")
-    previous = last = ""
+    line = "\n"
     for row in range(num_atoms):
-        previous, last = last, next(handle, "")
-        if not last.strip():
+        line = next(handle, "")
+        if not line.strip():
             raise DataError(f"'{path}' is truncated: frame {number} has {row} of {num_atoms} atoms.")
-    if not last.endswith("\n") and previous and len(last) < len(previous.rstrip("\n")):
+    if not line.endswith("\n"):
+        # Half a number is a number: 0.1234 cut to 0.12 would be read without complaint.
         raise DataError(
-            f"'{path}' looks truncated: the last line of frame {number} is shorter than the others and has "
-            "no line end. If the file is whole, add one."
+            f"'{path}' may be truncated: the last line of frame {number} has no line end. If the file is "
+            "whole, add one."
         )
 
 

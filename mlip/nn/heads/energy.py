@@ -14,13 +14,15 @@ class EnergyHead(ConstantsModule):
 
     E0 are fixed reference energies of the elements (isolated atoms, or a least-squares fit) and stay in
     float64 whatever the dtype of the model: total energies of 10⁴ eV have a resolution of 1 meV in
-    float32. ``scale_z`` starts at one and ``shift_z`` at zero; both are learned.
+    float32. ``scale_z`` starts at one and ``s · shift_z`` at the average binding energy of the data, which
+    would otherwise take hundreds of steps to learn; both are learned from there.
 
     Args:
         irreps_in: features; must hold scalars 0e.
         elements: symbols in the order of the species index.
         atomic_energies: E0 in eV by symbol; every element must have one.
         scale: s in eV, e.g. the RMS of the forces (in eV/Å) of the training data.
+        shift: average of ``(E - Σ E0) / atoms`` in eV over the training data; None counts as zero.
 
     Attributes:
         provides: fields this head adds.
@@ -29,7 +31,12 @@ class EnergyHead(ConstantsModule):
     provides = ("energies",)
 
     def __init__(
-        self, irreps_in: Irreps, elements: tuple[str, ...], atomic_energies: dict[str, float], scale: float = 1.0
+        self,
+        irreps_in: Irreps,
+        elements: tuple[str, ...],
+        atomic_energies: dict[str, float],
+        scale: float = 1.0,
+        shift: float | None = None,
     ) -> None:
         super().__init__()
         missing = [symbol for symbol in elements if symbol not in atomic_energies]
@@ -43,7 +50,7 @@ class EnergyHead(ConstantsModule):
         self.num_scalars = scalars[0]
         self.readout = nn.Parameter(torch.randn(self.num_scalars))
         self.scales = nn.Parameter(torch.ones(len(elements)))
-        self.shifts = nn.Parameter(torch.zeros(len(elements)))
+        self.shifts = nn.Parameter(torch.full((len(elements),), float(shift or 0.0) / scale))
         self.register_constant(
             "atomic_energies", as_float64([atomic_energies[symbol] for symbol in elements]), keep_dtype=True
         )

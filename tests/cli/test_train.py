@@ -1,0 +1,146 @@
+"""``mlip train`` as a user runs it: overrides, mistakes, interruption and resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ase.io import read, write
+from typer.testing import CliRunner
+
+from mlip.cli.main import app
+from mlip.models.model_file import load_model
+from tests.training.setup import samples
+
+SMALL = [
+    "model.irreps_hidden=8x0e+4x1o", "model.num_layers=2", "model.lmax_edge=1", "model.mixer_resolution=[4,7]",
+    "model.initial_scale=0.5", "cutoff=3.0", "max_epochs=4", "data.split.train=12", "data.split.valid=4",
+]  # fmt: skip
+
+
+def write_frames(path: Path, count: int = 16) -> Path:
+    frames = []
+    for sample in samples(count, 0):
+        atoms = sample.atoms
+        atoms.info["REF_energy"] = float(sample.labels["energy"])
+        atoms.arrays["REF_forces"] = sample.labels["forces"]
+        frames.append(atoms)
+    write(path, frames, format="extxyz")
+    return path
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return write_frames(tmp_path / "frames.xyz")
+
+
+def train(*arguments: str):
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def test_a_run_leaves_model_record_log_and_plots(data):
+    result = train(f"data.path={data}", "name=first", *SMALL)
+    assert result.exit_code == 0, result.output
+    folder = Path("runs/first")
+    assert {p.name for p in folder.iterdir()} >= {
+        "model.safetensors", "run.json", "log.csv", "config.yaml", "last.ckpt", "best.ckpt", "learning_curve.png",
+        "parity_valid.png", "tensorboard",
+    }  # fmt: skip
+    record = json.loads((folder / "run.json").read_text())
+    assert record["data"]["train"]["structures"] == 12
+    assert len(record["data"]["split"]["valid"]) == 4
+    assert record["config"]["model"]["elements"] == ["H", "C"]
+    assert record["metrics_valid"]["forces_rmse_meV_per_A"] > 0
+    assert load_model(folder / "model.safetensors").cutoff == 3.0
+    assert "meV/Å" in result.output
+
+
+def test_a_second_run_does_not_overwrite_the_first(data):
+    assert train(f"data.path={data}", "name=twice", *SMALL).exit_code == 0
+    result = train(f"data.path={data}", "name=twice", *SMALL)
+    assert result.exit_code == 1
+    assert "holds a run already" in result.output
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cutof=4.0", "Did you mean 'cutoff'?"),
+        ("model=face", "Did you mean 'facet'?"),
+        ("model.irreps_hiden=8x0e", "Did you mean 'model.irreps_hidden'?"),
+        ("+model.lmx_edge=1", "Did you mean 'lmax_edge'?"),
+        ("model/radial=besel", "Did you mean 'bessel'?"),
+        ("loss=[energy,forces,stress]", "needs the label 'stress'"),
+        ("data.dataset.energy_key=REF_enrgy", "Did you mean 'REF_energy'?"),
+        ("data.dataset.forces_key=forcs", "Did you mean"),
+        ("cutoff=-1", "cutoff must be a positive"),
+        ("dtype=float16", "float32, float64"),
+        ("model._target_=os.system", "not allowed"),
+        ("trainer.accelerator=toaster", "Lightning refuses"),
+        ("data.split.train=1000", "more samples than the data set has"),
+        ("data.path=nowhere.xyz", "nowhere.xyz"),
+        ("nonsense", "not an override"),
+    ],
+)
+def test_mistakes_are_one_clear_sentence(data, override, message):
+    result = train(f"data.path={data}", *SMALL, override)
+    assert result.exit_code == 1, result.output
+    text = " ".join(result.output.split())
+    assert message in text
+    assert "Traceback" not in text
+    assert not Path("runs").exists() or not list(Path("runs").rglob("*.safetensors"))
+
+
+def test_missing_forces_do_not_train_on_energies_only(data):
+    frames = read(data, ":")
+    for atoms in frames[5:7]:
+        del atoms.arrays["REF_forces"]
+    write(data, frames, format="extxyz")
+    result = train(f"data.path={data}", *SMALL)
+    assert result.exit_code == 1
+    assert "forces" in result.output
+
+
+def test_print_config_shows_every_setting(data):
+    result = train(f"data.path={data}", "--print-config")
+    assert result.exit_code == 0
+    assert "irreps_hidden" in result.output
+    assert not Path("runs").exists()
+
+
+def test_resume_needs_a_run_folder_and_takes_no_overrides(data, tmp_path):
+    result = train("--resume", str(tmp_path / "nothing"))
+    assert result.exit_code == 1
+    assert "not a run folder" in result.output
+    result = train("--resume", str(tmp_path), "cutoff=4")
+    assert result.exit_code == 1
+    assert "takes no overrides" in " ".join(result.output.split())
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_model(data):
+    settings = [*SMALL, "max_epochs=60", "validate_every=3"]
+    assert train(f"data.path={data}", "name=straight", *settings).exit_code == 0
+    command = [sys.executable, "-m", "mlip.cli", "train", f"data.path={data}", "name=stopped", *settings]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    log = Path("runs/stopped/log.csv")
+    for _ in range(600):
+        if log.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "mlip train --resume" in " ".join(output.split())
+    resumed = train("--resume", "runs/stopped")
+    assert resumed.exit_code == 0, resumed.output
+    for name, value in load_model("runs/straight/model.safetensors").state_dict().items():
+        assert value.equal(load_model("runs/stopped/model.safetensors").state_dict()[name]), name

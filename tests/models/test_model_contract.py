@@ -1,0 +1,217 @@
+"""The contract of models, run on every yaml in configs/model and on each option of its plug points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from mlip.data.build_graph import build_graph
+from mlip.models.base import AtomisticModel
+from mlip.models.build import build_model
+from mlip.nn.derivatives import predict
+from mlip.testing import suite, symmetry
+from mlip.testing.evaluate import evaluate
+from mlip.testing.measurement import Measurement
+from mlip.testing.structures import dimer, isolated_atom, molecule, standard_structures
+from tests.components import ENERGIES, SMALL, component_names, compose_model, random_model, small_facet
+
+GROUPS = ("tensor_product", "radial", "envelope")
+VARIANTS = [("facet", (*SMALL, "model/activation=quadratic", f"model/{group}={name}")) for group in GROUPS for name in component_names(group)]
+VARIANTS += [
+    ("facet", (*SMALL, "model/activation=quadratic", "model.pair_repulsion=true")),
+    ("facet", ("model.irreps_hidden=6x0e", "model.num_layers=2", "model/activation=silu")),
+    ("facet", ("model.irreps_hidden=4x0e+4x2e", "model.lmax_edge=3", "model.num_layers=2", "model/activation=quadratic")),
+    ("facet", (*SMALL, "model/activation=quadratic", "model.elements=[H]")),
+    ("facet", (*SMALL, "model/activation=quadratic", "model.num_layers=1")),
+]
+SHIPPED = component_names("")
+
+
+def check(rows: Iterable[Measurement]) -> None:
+    """Fail with every row that is out of its tolerance."""
+    wrong = [f"{row.name}: {row.value:.2e} > {row.tolerance:.0e} {row.unit}" for row in rows if not row.passed]
+    assert not wrong, "; ".join(wrong)
+
+
+@cache
+def variant(index: int) -> AtomisticModel:
+    name, overrides = VARIANTS[index]
+    return random_model(compose_model(name, *overrides))
+
+
+def structures_of(model: AtomisticModel) -> dict[str, Atoms]:
+    return standard_structures(model.elements, seed=1)
+
+
+@pytest.fixture(params=range(len(VARIANTS)), ids=lambda k: " ".join(VARIANTS[k][1][-1:]))
+def model(request: pytest.FixtureRequest) -> AtomisticModel:
+    return variant(request.param)
+
+
+def test_exactly_equivariant(model: AtomisticModel) -> None:
+    assert model.exactly_equivariant
+    for name, atoms in structures_of(model).items():
+        check(suite.equivariance_rows(model, name, atoms))
+
+
+def test_other_symmetries(model: AtomisticModel) -> None:
+    for name, atoms in structures_of(model).items():
+        check(suite.symmetry_rows(model, name, atoms))
+
+
+@pytest.mark.parametrize("name", ["molecule", "skewed cell", "slab"])
+def test_forces_and_stress_by_finite_differences(model: AtomisticModel, name: str) -> None:
+    check(suite.derivative_rows(model, name, structures_of(model)[name]))
+
+
+def test_nothing_jumps_at_the_cutoff(model: AtomisticModel) -> None:
+    check(suite.cutoff_rows(model))
+
+
+def test_float32_and_edge_cases(model: AtomisticModel) -> None:
+    check(suite.edge_case_rows(model, structures_of(model)))
+    check(suite.precision_rows(model, "molecule", structures_of(model)["molecule"]))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configuration(name: str) -> None:
+    """The yaml as it ships, at full size: everything but the mixer's aliasing, which random weights exaggerate."""
+    model = random_model(compose_model(name), size=0.1)
+    structures = structures_of(model)
+    check(suite.symmetry_rows(model, "crystal", structures["crystal"]))
+    check(suite.derivative_rows(model, "slab", structures["slab"]))
+    check(suite.precision_rows(model, "molecule", structures["molecule"]))
+    errors = symmetry.equivariance_errors(model, structures["molecule"])
+    assert errors["forces"] < (suite.EXACT if model.exactly_equivariant else 0.02)
+
+
+def test_aliasing_falls_with_the_grid_and_vanishes_in_the_exact_variant() -> None:
+    config = compose_model("facet", *SMALL, "model/activation=silu")
+    errors = []
+    for resolution in ([6, 11], [10, 19], [18, 35]):
+        model = random_model({**config, "mixer_resolution": resolution})
+        assert not model.exactly_equivariant
+        errors.append(symmetry.equivariance_errors(model, molecule(model.elements))["forces"])
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[2] < 0.5 * errors[1]
+
+
+def test_resolution_errors_of_the_doctor() -> None:
+    model = random_model(compose_model("facet", *SMALL, "model/activation=silu"))
+    found = suite.resolution_errors(model, molecule(model.elements))
+    assert list(found) == ["6x11", "10x19", "16x30"]
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    own = symmetry.equivariance_errors(model, molecule(model.elements))["forces"]
+    assert found["10x19"] == pytest.approx(own, rel=1e-6)
+    assert suite.resolution_errors(small_facet(), molecule(model.elements)) == {}
+
+
+def test_energies_are_float64_and_include_the_references() -> None:
+    model = small_facet().to(torch.float32)
+    for symbol in model.elements:
+        found = predict(model, build_graph(isolated_atom(symbol), model.cutoff), ("energy", "forces", "stress"))
+        assert {value.dtype for value in found.values()} == {torch.float64}
+        assert float(found["energy"]) == pytest.approx(ENERGIES[symbol], abs=20.0)
+        assert not found["forces"].any()
+        assert not found["stress"].any()
+
+
+def test_fresh_model_is_the_reference_atoms_and_seeds_count() -> None:
+    config = compose_model("facet", *SMALL)
+    one, same, other = build_model(config, seed=1), build_model(config, seed=1), build_model(config, seed=2)
+    state = one.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in same.state_dict().items())
+    assert not all(torch.equal(state[name], value) for name, value in other.state_dict().items())
+    # Residual branches start at zero: atoms do not see each other.
+    assert not evaluate(one, molecule(one.elements))["forces"].any()
+
+
+def test_building_leaves_the_random_state_and_the_configuration() -> None:
+    config = compose_model("facet", *SMALL)
+    before, state = str(config), torch.get_rng_state()
+    model = build_model(config)
+    assert str(config) == before
+    assert torch.equal(torch.get_rng_state(), state)
+    model.config["cutoff"] = 9.0
+    assert config["cutoff"] == 4.0
+
+
+def test_order_of_elements_does_not_matter() -> None:
+    config = compose_model("facet", *SMALL, "model/activation=quadratic")
+    one, other = (random_model({**config, "elements": symbols}) for symbols in (["H", "C", "O"], ["O", "H", "C"]))
+    atoms = molecule(["H", "C", "O"])
+    assert one.elements == other.elements == ("H", "C", "O")
+    assert evaluate(one, atoms)["energy"] == evaluate(other, atoms)["energy"]
+
+
+def test_unknown_element_is_never_another_element() -> None:
+    """The calculator refuses it in a sentence; whoever calls the model directly gets an error, not a number."""
+    model = small_facet()
+    with pytest.raises(IndexError):
+        predict(model, build_graph(Atoms("S"), model.cutoff), ("energy",))
+
+
+def test_atoms_on_top_of_each_other() -> None:
+    """No NaN and no 10¹² eV/Å from the direction of a vector of length zero; second derivatives stay finite."""
+    model = small_facet()
+    graph = build_graph(dimer("C", "H", 0.0), model.cutoff)
+    found = predict(model, graph, create_graph=True)
+    assert graph.edge_index.shape[1] == 2
+    assert torch.isfinite(found["forces"]).all()
+    assert float(found["forces"].detach().abs().max()) < 1e3
+    found["forces"].square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    repulsive = small_facet("model.pair_repulsion=true")
+    near = [evaluate(repulsive, dimer("C", "H", r))["energy"] for r in (0.5, 0.1, 0.01)]
+    assert near == sorted(near)
+    assert near[-1] > 1000
+
+
+def test_repulsion_is_added_to_the_same_model() -> None:
+    plain, repulsive = small_facet(), small_facet("model.pair_repulsion=true")
+    far, near = dimer("C", "H", 1.4), dimer("C", "H", 0.4)
+    assert evaluate(plain, far)["energy"] == evaluate(repulsive, far)["energy"]
+    assert evaluate(repulsive, near)["energy"] - evaluate(plain, near)["energy"] > 10.0
+
+
+def test_every_parameter_is_trained_by_energies_and_forces() -> None:
+    """A parameter without a gradient breaks distributed training and is wasted."""
+    model = small_facet()
+    found = predict(model, build_graph(molecule(model.elements), model.cutoff), create_graph=True)
+    (found["forces"].square().sum() + found["energy"].square().sum()).backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle, idle
+
+
+def test_gradient_of_a_force_loss_by_finite_differences() -> None:
+    model = small_facet()
+    graph = build_graph(molecule(model.elements, num_atoms=4), model.cutoff)
+
+    def loss(create_graph: bool) -> torch.Tensor:
+        return predict(model, graph, create_graph=create_graph)["forces"].square().sum()
+
+    loss(True).backward()
+    for name, parameter in model.named_parameters():
+        flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
+        k = int(gradient.abs().argmax())
+        value, step = float(flat[k]), 1e-5
+        results = []
+        for sign in (1, -1):
+            flat[k] = value + sign * step
+            results.append(float(loss(False)))
+        flat[k] = value
+        assert (results[0] - results[1]) / (2 * step) == pytest.approx(float(gradient[k]), rel=1e-5), name
+
+
+def test_unwrapped_and_far_away_atoms_lose_no_digits() -> None:
+    model = small_facet().to(torch.float32)
+    atoms = molecule(model.elements)
+    moved = atoms.copy()
+    moved.positions += 1e5
+    near, far = evaluate(model, atoms)["forces"], evaluate(model, moved)["forces"]
+    assert np.abs(near - far).max() < 1e-5 * np.abs(near).max()
