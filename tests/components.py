@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,11 @@ def factory(group: str, name: str) -> Any:
 
 def compose_model(name: str, *overrides: str) -> dict[str, Any]:
     """Compose a model's configuration with Hydra and resolve it against the statistics."""
+    return deepcopy(_compose(name, overrides))
+
+
+@cache
+def _compose(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose(overrides=[f"+model={name}", *overrides])
     config = OmegaConf.merge({"cutoff": 4.0, "statistics": STATISTICS}, config)

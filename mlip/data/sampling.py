@@ -92,7 +92,7 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         for index in order:
             # A graph without edges still has atoms, so it does not come for free.
             cost = max(1, self.num_edges[index])
-            full = self.max_graphs is not None and batches and len(batches[-1]) > self.max_graphs
+            full = self.max_graphs is not None and batches and len(batches[-1]) >= self.max_graphs
             if not batches or full or (self.max_edges is not None and cost > room):
                 batches.append([])
                 room = self.max_edges or 0

@@ -37,7 +37,7 @@ class AtomisticModel(ConstantsModule, ABC):
 
     def __init__(self, elements: Sequence[str], cutoff: float) -> None:
         super().__init__()
-        if not cutoff > 0:
+        if not 0 < cutoff < float("inf"):
             raise ConfigError(f"cutoff must be a positive number of Å, got {cutoff}.")
         self.elements = sort_elements(elements)
         self.cutoff = float(cutoff)

@@ -63,6 +63,6 @@ def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     """
     if name is None or isinstance(name, torch.dtype):
         return name
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got '{name}'.")
     return DTYPES[name]

@@ -49,7 +49,10 @@ def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Ma
         "metadata": dict(metadata or model.metadata),
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    text = json.dumps(header, sort_keys=True)
+    try:
+        text = json.dumps(header, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"Configuration and metadata must be plain JSON data to be saved: {error}.") from error
 
     def write(temporary: Path) -> None:
         try:
@@ -81,10 +84,10 @@ def load_model(
         dtype: ``float32`` or ``float64``; None keeps the type of the file.
 
     Raises:
-        ModelFileError: as :func:`read_header`, or weights that do not fit the configuration.
+        ModelFileError: as :func:`read_header`, or weights that do not fit the configuration or are not finite.
     """
     header, weights = _read(path, weights=True)
-    wanted = parse_dtype(dtype) or parse_dtype(header["dtype"])
+    wanted = parse_dtype(dtype) or parse_dtype(str(header["dtype"]))
     try:
         model = build_model(header["config"], dtype=torch.float64)
     except (ConfigError, TypeError, KeyError) as error:
@@ -109,6 +112,10 @@ def _shapes_fit(model: AtomisticModel, weights: Mapping[str, torch.Tensor], path
             raise ModelFileError(
                 f"The weights in '{path}' do not fit its configuration: '{name}' should have shape "
                 f"{tuple(value.shape)}, has {tuple(weights[name].shape)}."
+            )
+        if name in weights and not torch.isfinite(weights[name]).all():
+            raise ModelFileError(
+                f"The weights '{name}' in '{path}' are not finite: the training diverged or the file is damaged."
             )
     return True
 

@@ -25,16 +25,19 @@ class EquivariantLinear(nn.Module):
         self.weights = nn.ParameterList()
         for (mul, _), source in zip(self.irreps_out, self.sources):
             fan_in = sum(self.irreps_in[k].mul for k in source)
-            self.weights.append(nn.Parameter(torch.randn(fan_in, mul)))
+            # No parameter without entries: it would never get a gradient, which distributed training refuses.
+            if source:
+                self.weights.append(nn.Parameter(torch.randn(fan_in, mul)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(nodes, irreps_in.dim)`` to ``(nodes, irreps_out.dim)``."""
         blocks = split_blocks(x, self.irreps_in)
-        outputs = []
-        for (mul, ir), source, weight in zip(self.irreps_out, self.sources, self.weights):
+        outputs, weights = [], iter(self.weights)
+        for (mul, ir), source in zip(self.irreps_out, self.sources):
             if not source:
                 outputs.append(x.new_zeros(x.shape[0], ir.dim, mul))
                 continue
+            weight = next(weights)
             block = torch.cat([blocks[k] for k in source], dim=2) if len(source) > 1 else blocks[source[0]]
             outputs.append(block @ (weight * weight.shape[0] ** -0.5))
         return join_blocks(outputs)

@@ -247,10 +247,10 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = []
     if not converged:
+        stress = "" if last.stress_max is None else f", largest stress {last.stress_max / GPA:.3g} GPa"
         found.append(
-            f"Not converged within {max_steps} steps (fmax {last.fmax:.3g} eV/Å): continue from the final "
-            "structure "
-            "or allow more steps."
+            f"Not converged within {max_steps} steps (largest force {last.fmax:.3g} eV/Å{stress}): "
+            "continue from the final structure or allow more steps."
         )
     contact = closest_contact(atoms)
     if contact is not None:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
+from torch_geometric.data import Batch
 
+from mlip.core.fields import FIELDS
 from mlip.data.build_graph import build_graph
 from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import predict
 
 SMALLEST_FORCE = 1e-3
 """eV/Å. Relative errors refer to the RMS force or to this, whichever is larger."""
+_BATCH_ATOMS = 1000
 
 
 def evaluate(
@@ -27,9 +30,21 @@ def evaluate(
     return found
 
 
-def energy_of(model: AtomisticModel, atoms: Atoms) -> np.ndarray:
-    """Return the energies of the atoms in eV; their differences lose fewer digits than those of the total."""
-    return evaluate(model, atoms, ("energy", "energies"))["energies"]
+def evaluate_many(
+    model: AtomisticModel, structures: Sequence[Atoms], fields: Sequence[str] = ("energy", "forces")
+) -> list[dict[str, np.ndarray]]:
+    """Do the same for many structures, in batches; that batches change nothing is a check of its own."""
+    found: list[dict[str, np.ndarray]] = []
+    size = max(1, _BATCH_ATOMS // max(len(atoms) for atoms in structures))
+    for start in range(0, len(structures), size):
+        part = structures[start : start + size]
+        batch = Batch.from_data_list([build_graph(atoms, model.cutoff) for atoms in part]).to(model.device)
+        values = {name: value.cpu().numpy() for name, value in predict(model, batch, fields).items()}
+        first = np.cumsum([0, *(len(atoms) for atoms in part)])
+        for k in range(len(part)):
+            rows = slice(first[k], first[k + 1])
+            found.append({name: v[rows] if FIELDS[name].level == "atom" else v[k] for name, v in values.items()})
+    return found
 
 
 def force_scale(forces: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip.models.base import AtomisticModel
-from mlip.testing.evaluate import evaluate, force_scale
+from mlip.testing.evaluate import evaluate_many, largest
 from mlip.testing.structures import dimer, molecule
 
 _STEP = 2e-4
@@ -48,12 +48,14 @@ def jumps_at_cutoff(model: AtomisticModel, at: Callable[[float], Atoms]) -> tupl
         Step of the energy in eV, largest step of a force component in eV/Å.
     """
 
-    def step(delta: float) -> tuple[float, np.ndarray]:
-        outside, inside = (evaluate(model, at(model.cutoff + side * delta)) for side in (1, -1))
-        return float((outside["energies"] - inside["energies"]).sum()), outside["forces"] - inside["forces"]
+    outside, inside, far_outside, far_inside = evaluate_many(
+        model, [at(model.cutoff + k * _STEP) for k in (1, -1, 2, -2)]
+    )
 
-    (energy, forces), (energy2, forces2) = step(_STEP), step(2 * _STEP)
-    return abs(2 * energy - energy2), float(np.max(np.abs(2 * forces - forces2)))
+    def step(field: str) -> np.ndarray:
+        return 2 * (outside[field] - inside[field]) - (far_outside[field] - far_inside[field])
+
+    return abs(float(step("energies").sum())), largest(step("forces"))
 
 
 def stiffest_near_cutoff(model: AtomisticModel, at: Callable[[float], Atoms], num_points: int = 21) -> float:
@@ -62,12 +64,6 @@ def stiffest_near_cutoff(model: AtomisticModel, at: Callable[[float], Atoms], nu
     An energy that changes within a hundredth of an Å is continuous on paper and a step for MD.
     """
     distances = np.linspace(0.98, 1.001, num_points) * model.cutoff
-    forces = np.array([evaluate(model, at(r))["forces"][-1] for r in distances])
+    forces = np.array([one["forces"][-1] for one in evaluate_many(model, [at(r) for r in distances])])
     slopes = np.diff(forces, axis=0) / np.diff(distances)[:, None]
     return float(np.max(np.abs(slopes)))
-
-
-def relative_force_jump(model: AtomisticModel, at: Callable[[float], Atoms]) -> float:
-    """Return the step of the forces at the cutoff over the RMS force of a molecule."""
-    scale = force_scale(evaluate(model, molecule(model.elements))["forces"])
-    return jumps_at_cutoff(model, at)[1] / scale

@@ -127,3 +127,11 @@ def _disturb(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
     atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
     return atoms
+
+
+def rattled(atoms: Atoms, size: float = 0.05) -> Atoms:
+    """Return a copy with every atom displaced by ``size`` (Å, standard deviation a component), seeded."""
+    moved = atoms.copy()
+    moved.set_constraint()
+    moved.positions += np.random.default_rng(0).normal(scale=size, size=atoms.positions.shape)
+    return moved

@@ -1,5 +1,7 @@
 """Cubic B-splines: every radial weight is a free spline, no hidden layer."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,10 @@ _PIECES = as_float64([[1, -3, 3, -1], [4, 0, -6, 3], [1, 3, 3, -3], [0, 0, 0, 1]
 
 
 class BSpline(RadialBasis):
-    """Uniform cubic B-splines on [0, cutoff], twice continuously differentiable, summing to one.
+    """Cubic B-splines on [0, cutoff], twice continuously differentiable, summing to one.
 
-    With ``h = cutoff / (num_basis - 3)`` an edge in interval ``i = floor(r / h)``, ``u = r / h - i``, sees
+    In the coordinate ``x(r) = (num_basis - 3) · ln(1 + r/a) / ln(1 + r_c/a)`` the knots are the integers, so
+    that bonds get finer knots than far neighbours. An edge in interval ``i = floor(x)``, ``u = x - i``, sees
 
         φ_{i+k}(r) = Σ_p P_kp u^p,   k = 0..3,
 
@@ -27,10 +30,14 @@ class BSpline(RadialBasis):
     Args:
         num_basis: number of splines, at least 4.
         cutoff: end of the last interval in Å.
+        knot_scale: a in Å, where the spacing of the knots starts to grow; None for uniform knots.
     """
 
-    def __init__(self, num_basis: int, cutoff: float) -> None:
+    def __init__(self, num_basis: int, cutoff: float, knot_scale: float | None = 1.0) -> None:
         super().__init__(num_basis, cutoff)
+        if knot_scale is not None and not knot_scale > 0:
+            raise ConfigError(f"BSpline needs knot_scale > 0 Å, or null for uniform knots, got {knot_scale}.")
+        self.knot_scale = knot_scale
         if num_basis < 4:
             raise ConfigError(f"BSpline needs num_basis >= 4 (cubic pieces), got {num_basis}.")
         self.num_intervals = num_basis - 3
@@ -38,11 +45,17 @@ class BSpline(RadialBasis):
 
     def local(self, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the index of the first spline ``(edges,)`` and the four values ``(edges, 4)``."""
-        scaled = distances * (self.num_intervals / self.cutoff)
+        scaled = self._coordinate(distances)
         first = scaled.detach().floor().clamp(0, self.num_intervals - 1)
         u = scaled - first
         powers = torch.stack([torch.ones_like(u), u, u * u, u * u * u], dim=1)
         return first.long(), powers @ self.pieces.to(distances.dtype).T
+
+    def _coordinate(self, distances: Tensor) -> Tensor:
+        if self.knot_scale is None:
+            return distances * (self.num_intervals / self.cutoff)
+        unit = self.num_intervals / math.log1p(self.cutoff / self.knot_scale)
+        return unit * torch.log1p(distances / self.knot_scale)
 
     def forward(self, distances: Tensor) -> Tensor:
         first, values = self.local(distances)
