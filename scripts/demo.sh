@@ -18,7 +18,7 @@ step() {
     shift
     echo
     echo "== $name: $*"
-    COLUMNS=100 "$@" 2>&1 | tee "$report/$name.txt"
+    COLUMNS=140 "$@" 2>&1 | tee "$report/$name.txt"
     echo "$name $((SECONDS - started))" >> "$report/seconds.txt"
 }
 
@@ -29,6 +29,6 @@ step relax mlip relax "$data" --model "$model" --output "$report/relax"
 step md mlip md "$report/relax/final.xyz" --model "$model" --ensemble nvt --temperature 300 --steps 2000 \
     --output "$report/md"
 # The report shows what failed, if something did.
-step doctor mlip doctor "$model" "$report/relax/final.xyz" || true
+step doctor mlip doctor "$model" "$report/relax/final.xyz" --json "$report/doctor/doctor.json" || true
 
 python scripts/demo_report.py "$report"

@@ -57,7 +57,11 @@ def targets(config: Any) -> Iterator[dict[str, Any]]:
 
 def test_layers_are_kept() -> None:
     """The contracts in pyproject.toml: arrows point down, inference knows neither Lightning nor Hydra."""
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*command, "--no-cache"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -85,7 +89,10 @@ def test_every_component_has_a_configuration(package: str) -> None:
         for config in targets(yaml.safe_load(path.read_text(encoding="utf-8"))):
             configured.add(config[TARGET].rpartition(".")[0])
     folder = ROOT / package.replace(".", "/")
-    modules = {f"{package}.{path.stem}" for path in folder.glob("*.py")} - {f"{package}.__init__", f"{package}.base"}
+    modules = {f"{package}.{path.stem}" for path in folder.glob("*.py")} - {
+        f"{package}.__init__",
+        f"{package}.base",
+    }
     assert modules == configured
 
 
@@ -105,7 +112,9 @@ def test_consumers_name_no_backend() -> None:
 
 
 def test_every_file_is_small() -> None:
-    sizes = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    sizes = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES
+    }
     assert sizes
     large = {name: size for name, size in sizes.items() if size > LIMIT}
     assert not large, f"more than {LIMIT} lines, split by idea: {large}"
@@ -128,13 +137,23 @@ def test_every_function_is_short() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [str(path.relative_to(ROOT)) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    ]
     assert not silent
 
 
 def test_nobody_sets_global_state() -> None:
     """Default dtype and device belong to the user; pickled models and cleared errors to nobody."""
-    forbidden = ("set_default_dtype", "set_default_device", "set_default_tensor_type", "pickle.load", "sys.path.append")
+    forbidden = (
+        "set_default_dtype",
+        "set_default_device",
+        "set_default_tensor_type",
+        "pickle.load",
+        "sys.path.append",
+    )
     found = [
         f"{path.relative_to(ROOT)}: {word}"
         for path in SOURCES
@@ -170,12 +189,21 @@ def test_doctor_needs_no_test_packages() -> None:
 def test_importing_the_package_is_light() -> None:
     code = "import sys, mlip; print(sorted({'torch', 'ase', 'e3nn', 'lightning'} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_plug_points_are_enumerated() -> None:
     """The tests that enumerate configurations would pass on an empty folder."""
-    for group, least in {"tensor_product": 3, "radial": 4, "envelope": 3, "activation": 2, "head": 1, "": 1}.items():
+    for group, least in {
+        "tensor_product": 3,
+        "radial": 4,
+        "envelope": 3,
+        "activation": 2,
+        "head": 1,
+        "": 1,
+    }.items():
         assert len(component_names(group)) >= least
     assert set(FIELDS) >= {"energy", "forces", "stress"}

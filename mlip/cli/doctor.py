@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 def doctor(
     model: Annotated[Path, typer.Argument(help="Model file, as training writes it.")],
     structure: Annotated[
-        Path | None, typer.Argument(help="A structure of yours, in any format ASE reads; its last frame is used.")
+        Path | None,
+        typer.Argument(help="A structure of yours, in any format ASE reads; its last frame is used."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the generated structures.")] = 0,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the table to this file, too.")] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the table to this file, too.")
+    ] = None,
 ) -> None:
     """Check that a model obeys physics: symmetries, derivatives, the cutoff, precision, batches.
 
@@ -39,7 +42,9 @@ def doctor(
     if json_path is not None:
         _write_json(json_path, model, rows, grids)
     if failed:
-        typer.echo(f"{len(failed)} of {len(rows)} checks failed: do not trust this model before you know why.")
+        typer.echo(
+            f"{len(failed)} of {len(rows)} checks failed: do not trust this model before you know why."
+        )
         raise typer.Exit(1)
     typer.echo(f"All {len(rows)} checks passed.")
 
@@ -89,8 +94,8 @@ def _show(title: str, rows: Sequence[Measurement], grids: dict[str, float]) -> N
         text = ", ".join(f"{grid}: {error:.1e}" for grid, error in grids.items())
         console.print(
             Text(
-                "This model is equivariant up to the grid of its mixers. Error of the forces over their RMS by grid "
-                f"(latitudes x longitudes; the middle one is the model's own): {text}."
+                "This model is equivariant up to the grid of its mixers. Error of the forces over their RMS "
+                f"by grid (latitudes x longitudes; the middle one is the model's own): {text}."
             ),
             soft_wrap=True,
         )
@@ -105,7 +110,8 @@ def _write_json(path: Path, model: Path, rows: Sequence[Measurement], grids: dic
 
     # JSON knows no NaN: a value that is not finite becomes null, and its row has failed anyway.
     table = [
-        {**asdict(row), "value": row.value if isfinite(row.value) else None, "passed": row.passed} for row in rows
+        {**asdict(row), "value": row.value if isfinite(row.value) else None, "passed": row.passed}
+        for row in rows
     ]
     report = {
         "model": str(model),

@@ -43,7 +43,7 @@ def evaluate(
         typer.Option(help="Leave out structures whose geometry is in this file, e.g. training data."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [default: evaluate_MODEL]")
+        Path | None, typer.Option(help="Folder for the results.  [default: evaluate_DATA]")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")
@@ -54,7 +54,7 @@ def evaluate(
         int, typer.Option(min=1, help="Edges evaluated at once; lower it to save memory.")
     ] = 20_000,
 ) -> None:
-    """Measure the errors of a model on labelled structures, in meV and Å, and draw parity plots.
+    """Measure the errors of a model on labelled data.
 
     \b
     mlip evaluate runs/my/model.safetensors data=test.xyz
@@ -71,8 +71,8 @@ def evaluate(
     from mlip.models.model_file import load_model
 
     console = Console()
-    folder = _claim(output or Path(f"evaluate_{model.stem}"), overwrite)
     data = to_plain(compose("evaluate", data_overrides(overrides)))["data"]
+    folder = _claim(output or _default_folder(data, subset), overwrite)
     potential = load_model(model, device=device, dtype=dtype)
     with console.status("reading the data"):
         samples = _select(data, subset, exclude)
@@ -119,6 +119,13 @@ def data_overrides(words: Sequence[str]) -> list[str]:
         else:
             overrides.append(f"data={value}")
     return overrides
+
+
+def _default_folder(data: dict[str, Any], subset: Subset) -> Path:
+    """Return ``evaluate_DATA`` or ``evaluate_DATA_SUBSET`` after the first path of the data."""
+    path = data["path"][0] if isinstance(data["path"], list) else data["path"]
+    name = Path(str(path).replace("*", "")).stem or "data"
+    return Path(f"evaluate_{name}" + ("" if subset is Subset.all else f"_{subset.value}"))
 
 
 def _claim(folder: Path, overwrite: bool) -> Path:

@@ -12,9 +12,10 @@ def info(
     config: Annotated[bool, typer.Option("--config", help="Print the model's configuration too.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
-    """Print the card of a model: elements, cutoff, units, reference energies, training data, errors.
+    """Print the card of a model.
 
-    Reads the header only; the model is not built.
+    Elements, cutoff, units, reference energies, training data, errors, versions. Only the header is read;
+    the model is not built.
 
     Example: mlip info runs/ethanol/model.safetensors
     """
@@ -98,7 +99,7 @@ def _table(title: str, values: Mapping[str, Any]) -> Any:
 
 def _format(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) < 1e4 else f"{value:.4f}"
+        return f"{value:.7g}" if abs(value) < 1e3 else f"{value:.4f}"
     if isinstance(value, list | tuple):
         # The split of a data set lists every structure; the card says how many.
         return f"{len(value)} values" if len(value) > 12 else ", ".join(_format(item) for item in value)

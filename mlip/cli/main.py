@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlip import __version__
+from mlip.cli.doctor import doctor
 from mlip.cli.evaluate import evaluate
 from mlip.cli.info import info
 from mlip.cli.md import md
@@ -72,7 +73,7 @@ def root(
     """Equivariant machine-learning potentials: train on DFT data, evaluate, relax, run molecular dynamics."""
 
 
-for command in (train, evaluate, relax, md, info):
+for command in (train, evaluate, relax, md, doctor, info):
     app.command()(command)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from mlip.core.errors import DataError
-from mlip.evaluation.plots import COLOURS, new_figure, save_png
+from mlip.evaluation.plots import COLOURS, new_figure, save_png, short
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values."""
@@ -97,6 +98,7 @@ def _finish(axes: Axes, title: str, label: str, values: np.ndarray) -> None:
     """Label the axes; logarithmic where the values span more than a factor of five and are positive."""
     axes.set_title(title, fontsize=10)
     axes.set(xlabel="step", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if values.min() > 0 and values.max() > 5 * values.min():
         axes.set_yscale("log")
     axes.grid(True, which="both", linewidth=0.3, alpha=0.5)
@@ -128,7 +130,9 @@ def _error(axes: Axes, curves: dict[str, Curve], name: str, title: str, unit: st
         )
         shown.append(curves[part][1])
     axes.plot(steps, values, color=COLOURS[0], linewidth=1.6, marker="o", markersize=2.5, label="all")
-    _finish(axes, f"{title}: best {values.min():.3g}, last {values[-1]:.3g}", unit, np.concatenate(shown))
+    _finish(
+        axes, f"{title}: best {short(values.min())}, last {short(values[-1])}", unit, np.concatenate(shown)
+    )
     if len(shown) > 1:
         axes.legend(fontsize=8, frameon=False, ncols=1 + len(shown) // 5)
 

@@ -176,7 +176,7 @@ def _points(parity: Axes, residual: Axes, panel: Panel, error: np.ndarray) -> No
             "color": COLOURS[k % len(COLOURS)],
             "rasterized": True,
         }
-        label = f"{names[k]}  {np.sqrt((error[of_group] ** 2).mean()):.3g}"
+        label = f"{names[k]}  {short(np.sqrt((error[of_group] ** 2).mean()))}"
         parity.scatter(panel.reference[of_group], panel.predicted[of_group], label=label, **style)
         residual.scatter(panel.reference[of_group], error[of_group], **style)
     if len(names) > 1 or names[0]:
@@ -198,4 +198,9 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, aspect: int = 1) -> None:
 
 def _errors_text(error: np.ndarray, unit: str) -> str:
     rmse, mae = np.sqrt((error**2).mean()), np.abs(error).mean()
-    return f"RMSE {rmse:.3g}, MAE {mae:.3g} m{unit}  (n = {len(error):,})"
+    return f"RMSE {short(rmse)}, MAE {short(mae)} m{unit}  (n = {len(error):,})"
+
+
+def short(value: float) -> str:
+    """Return three significant digits, or the whole number above a thousand, never an exponent there."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"

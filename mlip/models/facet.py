@@ -102,7 +102,7 @@ class Facet(AtomisticModel):
         num_heads: int = 2,
         mixer_resolution: Sequence[int] | None = None,
         neighbor_exponent: float = 0.7,
-        initial_scale: float = 0.0,
+        initial_scale: float = 1.0,
         pair_repulsion: bool = False,
     ) -> None:
         super().__init__(elements, cutoff)

@@ -26,4 +26,4 @@ class Measurement:
     @property
     def passed(self) -> bool:
         """Whether the error is within the tolerance; NaN is not."""
-        return self.value <= self.tolerance
+        return bool(self.value <= self.tolerance)

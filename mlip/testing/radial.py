@@ -24,13 +24,15 @@ def derivatives(function: Function, distances: Tensor, order: int) -> list[Tenso
     for chain in found:
         for _ in range(order):
             last = chain[-1]
-            gradient = torch.autograd.grad(last.sum(), r, create_graph=True)[0] if last.requires_grad else last * 0
+            gradient = (
+                torch.autograd.grad(last.sum(), r, create_graph=True)[0] if last.requires_grad else last * 0
+            )
             chain.append(gradient)
     return [torch.stack([chain[k].detach() for chain in found], dim=1) for k in range(order + 1)]
 
 
 def special_distances(cutoff: float) -> Tensor:
-    """Return distances (Å, float64) at which radial functions break: 0, next to it, both sides of the cutoff."""
+    """Return distances (Å, float64) at which radial functions break: 0, next to it, the cutoff."""
     inside = torch.linspace(0.01, 0.99, 23, dtype=torch.float64)
     edge = torch.tensor([0.0, 1e-12, 1e-7, 1e-4, 0.5, 1 - 1e-7, 1.0], dtype=torch.float64)
     return torch.cat([edge, inside]) * cutoff
@@ -50,7 +52,8 @@ def derivative_error(function: Function, cutoff: float, order: int = 2) -> float
     found = derivatives(function, r, order)
     above, below = derivatives(function, r + step, order - 1), derivatives(function, r - step, order - 1)
     errors = [
-        ((above[k] - below[k]) / (2 * step) - found[k + 1]).abs().max() / found[k + 1].abs().max().clamp(min=1.0)
+        ((above[k] - below[k]) / (2 * step) - found[k + 1]).abs().max()
+        / found[k + 1].abs().max().clamp(min=1.0)
         for k in range(order)
     ]
     return float(torch.stack(errors).max())
@@ -80,9 +83,9 @@ def envelope_errors(envelope: Envelope) -> dict[str, float]:
     """Measure everything an envelope promises; all values are 0 (to rounding) if it keeps its word.
 
     Returns:
-        ``at zero``: |f(0) − 1|; ``at the cutoff``: largest of f and its ``zero_derivatives`` derivatives there
-        (in units of the cutoff), inside; ``beyond``: largest value and slope beyond the cutoff, exactly 0;
-        ``rise``: largest increase between neighbouring points; ``outside [0, 1]``: by how much.
+        ``at zero``: |f(0) − 1|; ``at the cutoff``: largest of f and its ``zero_derivatives``
+        derivatives there (in units of the cutoff), inside; ``beyond``: largest value and slope beyond the
+        cutoff, exactly 0; ``rise``: largest increase between neighbours; ``outside [0, 1]``: by how much.
     """
     envelope = deepcopy(envelope).double()
     rc = envelope.cutoff

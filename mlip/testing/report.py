@@ -9,7 +9,7 @@ from ase import Atoms
 from mlip.models.base import AtomisticModel
 from mlip.testing import suite
 from mlip.testing.measurement import Measurement
-from mlip.testing.structures import rattled, standard_structures
+from mlip.testing.structures import molecule, rattled, standard_structures
 
 
 def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0) -> Iterator[Measurement]:
@@ -17,8 +17,8 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
 
     Args:
         model: in any dtype; derivatives and symmetries are checked on a copy in float64.
-        structure: the user's own. It is rattled by 0.05 Å, because the forces of a perfect crystal are zero by
-            symmetry and errors relative to them would mean nothing.
+        structure: the user's own. It is rattled by 0.05 Å, because the forces of a perfect crystal are zero
+            by symmetry and errors relative to them would mean nothing.
         seed: of the generated structures.
     """
     exact = suite.double(model)
@@ -35,5 +35,5 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
 
 def aliasing(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0) -> dict[str, float]:
     """Return the equivariance error of the forces over their RMS by grid of the mixers; empty if exact."""
-    atoms = standard_structures(model.elements, seed)["molecule"] if structure is None else rattled(structure)
+    atoms = molecule(model.elements, seed) if structure is None else rattled(structure)
     return suite.resolution_errors(suite.double(model), atoms)

@@ -17,7 +17,7 @@ _STEP = 2e-4
 
 
 def leaving_atom(model: AtomisticModel, seed: int = 0) -> Callable[[float], Atoms]:
-    """Return a function from a distance (Å) to a molecule with one atom at that distance of its outermost atom."""
+    """Return a function from a distance (Å) to a molecule with one more atom that far from its outermost."""
     core = molecule(model.elements, seed, num_atoms=5)
     core.positions -= core.positions.mean(axis=0)
     outermost = int(np.argmax(np.linalg.norm(core.positions, axis=1)))
@@ -41,8 +41,8 @@ def leaving_pairs(model: AtomisticModel, largest_number: int = 6) -> list[Callab
 def jumps_at_cutoff(model: AtomisticModel, at: Callable[[float], Atoms]) -> tuple[float, float]:
     """Extrapolate the steps of energy and forces at the cutoff from both sides.
 
-    With J(δ) = f(r_c + δ) − f(r_c − δ) a continuous f with bounded slopes has 2 J(δ) − J(2δ) = O(δ²), whatever
-    its slope; a step shows in full.
+    With J(δ) = f(r_c + δ) − f(r_c − δ) a continuous f with bounded slopes has 2 J(δ) − J(2δ) = O(δ²),
+    whatever its slope; a step shows in full.
 
     Returns:
         Step of the energy in eV, largest step of a force component in eV/Å.

@@ -1,4 +1,4 @@
-"""Seeded random structures for any list of elements, with distances an interatomic potential has to cope with."""
+"""Seeded random structures for any list of elements, with distances that potentials have to cope with."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def crystal(elements: Sequence[str], seed: int = 0) -> Atoms:
 
 
 def skewed_cell(elements: Sequence[str], seed: int = 0) -> Atoms:
-    """Return a primitive cell of one or two atoms with strongly skewed vectors, all shorter than a usual cutoff."""
+    """Return a cell of two atoms with strongly skewed vectors, most of them shorter than a usual cutoff."""
     rng = np.random.default_rng(seed)
     atoms = ase_bulk("Cu", "fcc", a=_spacing(elements) * 2**0.5)
     # An equivalent but skewed choice of lattice vectors: the crystal is the same, the images are not.
     atoms.set_cell(np.array([[1, 0, 0], [2, 1, 0], [-1, 2, 1]]) @ atoms.cell.array)
-    if len(elements) > 1:
-        atoms = atoms.repeat((2, 1, 1))
+    # A single atom would have no forces, by symmetry.
+    atoms = atoms.repeat((2, 1, 1))
     atoms.symbols = [elements[k % len(elements)] for k in range(len(atoms))]
     return _disturb(atoms, rng)
 
@@ -93,7 +93,9 @@ def standard_structures(elements: Sequence[str], seed: int = 0) -> dict[str, Ato
     }
 
 
-def away_from_cutoff(atoms: Atoms, distances: Callable[[Atoms], np.ndarray], cutoff: float, margin: float) -> Atoms:
+def away_from_cutoff(
+    atoms: Atoms, distances: Callable[[Atoms], np.ndarray], cutoff: float, margin: float
+) -> Atoms:
     """Rattle a structure until no pair is within ``margin`` (Å) of the cutoff; give up in dense large ones.
 
     Finite differences across the cutoff would measure the envelope's higher derivatives, not the forces.

@@ -37,7 +37,9 @@ def equivariance_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterato
     group = "rotation" if model.symmetry == "SO3" else "rotation and inversion"
     meaning = "turning the structure changes the physics: spurious torques, wrong phonons and MD"
     # An energy has no RMS of its own: it is compared with the RMS force times 1 Å.
-    yield Measurement(f"{group}: energy ({name})", found["energy"] / scale, tolerance, "RMS force · 1 Å / atom", meaning)
+    yield Measurement(
+        f"{group}: energy ({name})", found["energy"] / scale, tolerance, "RMS force · 1 Å / atom", meaning
+    )
     yield Measurement(f"{group}: forces ({name})", found["forces"], tolerance, "RMS force", meaning)
     if atoms.pbc.any():
         # A stress that is small by cancellation has a large relative error where the grid aliases.
@@ -48,7 +50,11 @@ def equivariance_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterato
 def symmetry_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[Measurement]:
     """Everything else that must not change a prediction; ``model`` in float64."""
     yield Measurement(
-        f"translation ({name})", symmetry.translation_error(model, atoms), EXACT, "RMS force", "momentum is not conserved"
+        f"translation ({name})",
+        symmetry.translation_error(model, atoms),
+        EXACT,
+        "RMS force",
+        "momentum is not conserved",
     )
     yield Measurement(
         f"permutation ({name})",
@@ -61,7 +67,9 @@ def symmetry_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[Me
         yield Measurement(
             f"wrapping ({name})", symmetry.wrapping_error(model, atoms), EXACT, "RMS force", _LATTICE
         )
-        yield Measurement(f"supercell ({name})", symmetry.supercell_error(model, atoms), EXACT, "RMS force", _LATTICE)
+        yield Measurement(
+            f"supercell ({name})", symmetry.supercell_error(model, atoms), EXACT, "RMS force", _LATTICE
+        )
     else:
         yield Measurement(
             f"far copies ({name})",
@@ -107,10 +115,18 @@ def cutoff_rows(model: AtomisticModel) -> Iterator[Measurement]:
     for name, functions in scenes.items():
         jumps = [smoothness.jumps_at_cutoff(model, at) for at in functions]
         yield Measurement(
-            f"energy at the cutoff ({name})", max(jump[0] for jump in jumps) / scale, 1e-6, "RMS force · 1 Å", meaning
+            f"energy at the cutoff ({name})",
+            max(jump[0] for jump in jumps) / scale,
+            1e-6,
+            "RMS force · 1 Å",
+            meaning,
         )
         yield Measurement(
-            f"forces at the cutoff ({name})", max(jump[1] for jump in jumps) / scale, 1e-5, "RMS force", meaning
+            f"forces at the cutoff ({name})",
+            max(jump[1] for jump in jumps) / scale,
+            1e-5,
+            "RMS force",
+            meaning,
         )
         yield Measurement(
             f"stiffness at the cutoff ({name})",
@@ -128,9 +144,9 @@ def precision_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[M
     scale = force_scale(exact["forces"])
     yield Measurement(
         f"float32 energy ({name})",
-        abs(float(single["energy"] - exact["energy"])) / len(atoms) / scale,
-        1e-4,
-        "RMS force · 1 Å / atom",
+        abs(float(single["energy"] - exact["energy"])) / len(atoms),
+        1e-5,
+        "eV/atom",
         "float32 loses digits of the energy: use float64",
     )
     yield Measurement(
@@ -144,7 +160,9 @@ def precision_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[M
 
 def edge_case_rows(model: AtomisticModel, structures: Mapping[str, Atoms]) -> Iterator[Measurement]:
     """Single atoms, mixed batches, a model that predicts nothing; ``model`` in float64."""
-    alone = [evaluate(model, isolated_atom(symbol), ("energy", "forces", "stress")) for symbol in model.elements]
+    alone = [
+        evaluate(model, isolated_atom(symbol), ("energy", "forces", "stress")) for symbol in model.elements
+    ]
     finite = all(np.isfinite(one["energy"]) for one in alone)
     yield Measurement(
         "one atom, no edges",
@@ -155,7 +173,11 @@ def edge_case_rows(model: AtomisticModel, structures: Mapping[str, Atoms]) -> It
     )
     batch = [*structures.values(), isolated_atom(model.elements[0])]
     yield Measurement(
-        "batch = single", symmetry.batch_error(model, batch), EXACT, "RMS force", "structures in a batch see each other"
+        "batch = single",
+        symmetry.batch_error(model, batch),
+        EXACT,
+        "RMS force",
+        "structures in a batch see each other",
     )
     yield Measurement(
         "a molecule without any force",

@@ -55,7 +55,7 @@ def equivariance_errors(model: AtomisticModel, atoms: Atoms, num_rotations: int 
 
 
 def translation_error(model: AtomisticModel, atoms: Atoms) -> float:
-    """Shift all atoms, by more than the cell where there is one; return the error of the forces over their RMS."""
+    """Shift all atoms, by more than a small cell; return the error of the forces over their RMS."""
     moved = atoms.copy()
     moved.positions += [7.3, -11.9, 23.1]
     plain = evaluate(model, atoms)
@@ -63,7 +63,7 @@ def translation_error(model: AtomisticModel, atoms: Atoms) -> float:
 
 
 def wrapping_error(model: AtomisticModel, atoms: Atoms) -> float:
-    """Move atoms by whole lattice vectors along periodic axes; return the error of the forces over their RMS."""
+    """Move atoms by lattice vectors along periodic axes; return the error of the forces over their RMS."""
     moved = atoms.copy()
     steps = np.random.default_rng(0).integers(-2, 3, size=(len(atoms), 3)) * atoms.pbc
     moved.positions += steps @ atoms.cell.array
@@ -79,7 +79,7 @@ def permutation_error(model: AtomisticModel, atoms: Atoms) -> float:
 
 
 def supercell_error(model: AtomisticModel, atoms: Atoms) -> float:
-    """Repeat along the first periodic axis: twice the energy, the same forces, the same stress (relative error)."""
+    """Repeat along a periodic axis: twice the energy, the same forces, the same stress (relative error)."""
     axis = int(np.argmax(atoms.pbc))
     repeats = [2 if k == axis else 1 for k in range(3)]
     fields = ("energy", "forces", "stress")

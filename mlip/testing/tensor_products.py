@@ -28,7 +28,9 @@ def equivariance_error(product: TensorProduct, seed: int = 0, invert: bool = Tru
     x1, x2, weight = random_inputs(product, seed=seed)
     rotation = random_rotation(seed)
     turned = product(
-        transform(x1, product.irreps_in1, rotation, invert), transform(x2, product.irreps_in2, rotation, invert), weight
+        transform(x1, product.irreps_in1, rotation, invert),
+        transform(x2, product.irreps_in2, rotation, invert),
+        weight,
     )
     return _gap(turned, transform(product(x1, x2, weight), product.irreps_out, rotation, invert))
 
@@ -80,7 +82,11 @@ def empty_batch_problems(product: TensorProduct) -> int:
     none = torch.zeros(0, dtype=torch.long)
     nodes = torch.ones(3, product.irreps_in1.dim, dtype=torch.float64)
     alone = product.convolve(nodes, inputs[1], inputs[2], none, none, 3)
-    wrong = [result.shape != (0, product.irreps_out.dim), alone.shape != (3, product.irreps_out.dim), bool(alone.any())]
+    wrong = [
+        result.shape != (0, product.irreps_out.dim),
+        alone.shape != (3, product.irreps_out.dim),
+        bool(alone.any()),
+    ]
     return sum(wrong) + sum(g.shape != x.shape for g, x in zip(gradients, inputs))
 
 
@@ -136,7 +142,7 @@ def path_oracle(product: TensorProduct, x1: Tensor, x2: Tensor, weight: Tensor) 
 
 
 def gaunt_oracle(product: TensorProduct, x1: Tensor, x2: Tensor, weight: Tensor) -> Tensor:
-    """The same map from Gaunt coefficients, ``sqrt((2l1+1)(2l2+1)(2l3+1)) |3j(000)| · 3j`` (arXiv 2401.10216).
+    """The same map from Gaunt coefficients ``sqrt((2l1+1)(2l2+1)(2l3+1)) |3j(000)| 3j`` (arXiv 2401.10216).
 
     Weights are laid out as :class:`~mlip.ops.tensor_product.gaunt_grid.GauntGrid` says: each degree and
     channel of the first input, each degree and each of the widest channels of the second, each degree and
@@ -164,7 +170,7 @@ def gaunt_oracle(product: TensorProduct, x1: Tensor, x2: Tensor, weight: Tensor)
 
 
 def irreps_examples() -> list[tuple[Irreps, Irreps, Irreps]]:
-    """Return (in1, in2, out) that have broken products before: ragged, with gaps, scalars only, high degree."""
+    """Return (in1, in2, out) that break careless products: ragged, with gaps, scalars only, high degree."""
     texts = [
         ("4x0e+3x1o+2x2e", "0e+1o+2e", "4x0e+3x1o+2x2e"),
         ("3x0e", "0e+1o+2e", "4x0e+2x1o+2x2e"),

@@ -59,7 +59,7 @@ def call(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_file_of_molecules(call, tmp_path: Path) -> None:
     text = call("data=gas.xyz")
-    folder = tmp_path / "evaluate_model"
+    folder = tmp_path / "evaluate_gas"
     errors = json.loads((folder / "metrics.json").read_text())["errors"]
     assert errors["energy_mae_meV"] == pytest.approx(18.0, abs=1e-3)
     assert errors["forces_rmse_meV_per_A"] == pytest.approx(30.0, abs=1e-3)
@@ -107,7 +107,7 @@ def test_geometries_can_be_excluded(call, tmp_path: Path) -> None:
 
 def test_the_training_data_are_recognised(call) -> None:
     call("data=gas.xyz")
-    seen = json.loads(Path("evaluate_model/metrics.json").read_text())["sha256"]
+    seen = json.loads(Path("evaluate_gas/metrics.json").read_text())["sha256"]
     save_model("model.safetensors", small_facet(), {"data": {"train": {"sha256": seen}}})
     assert "trained on exactly these structures" in call("data=gas.xyz", "--overwrite")
 
@@ -133,7 +133,7 @@ def test_results_are_not_overwritten_unasked(call) -> None:
 def test_mistakes(call, words: tuple[str, ...], message: str) -> None:
     text = call(*words, status=1)
     assert message in text
-    assert not Path("evaluate_model").exists()
+    assert not list(Path.cwd().glob("evaluate_*"))
 
 
 def test_unknown_elements_are_named_with_the_frame(call) -> None:

@@ -44,7 +44,7 @@ def test_card(model_file: Path) -> None:
         "float64",
         "eV/Å³",
         "-1029.4",
-        "12.3457",
+        "12.34568",
         "train.structures",
         "20 values",
         "somebody",

@@ -68,6 +68,19 @@ def test_batches_keep_the_budget_and_cover_every_graph_once(num_edges, budget, m
     assert len(seen) - len(num_edges) <= most_repeats
 
 
+def test_whichever_limit_is_reached_first_closes_a_batch():
+    def sizes(max_edges, max_graphs):
+        batches = EdgeBudgetSampler([10] * 12, max_edges, max_graphs, shuffle=False).batches(0)
+        return [len(batch) for batch in batches]
+
+    assert sizes(1000, 5) == [5, 5, 2]
+    assert sizes(None, 5) == [5, 5, 2]
+    assert sizes(40, 5) == [4, 4, 4]
+    assert sizes(39, 5) == [3, 3, 3, 3]
+    assert sizes(40, None) == [4, 4, 4]
+    assert sizes(5, None) == [1] * 12
+
+
 @given(edge_counts, st.integers(0, 5))
 def test_batches_are_a_pure_function_of_seed_and_epoch(num_edges, seed):
     one, other = (EdgeBudgetSampler(num_edges, 50, seed=seed) for _ in range(2))

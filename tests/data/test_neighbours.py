@@ -163,6 +163,17 @@ def test_skin_list_is_reused_and_rebuilt_when_it_must_be():
     assert neighbours.num_builds == 5
 
 
+@pytest.mark.parametrize("factor", [0.95, 0.85, 0.7])
+def test_skin_list_sees_the_pairs_that_a_compression_brings_in(factor):
+    atoms = bulk("Cu", cubic=True)
+    neighbours = SkinNeighbourList(4.0, 0.5)
+    neighbours.update(atoms)
+    # Atoms move with the cell, so nothing is displaced on top of the strain.
+    atoms.set_cell(atoms.cell.array * factor, scale_atoms=True)
+    fresh = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
+    assert rows(neighbours.update(atoms)) == rows(fresh)
+
+
 def test_skin_list_refuses_nan_after_a_good_step():
     atoms = bulk("Cu", cubic=True)
     neighbours = SkinNeighbourList(4.0, 1.0)

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.io import read
 
 from mlip.data.build_graph import build_graph
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
-from mlip.testing import suite, symmetry
+from mlip.testing import finite_differences, suite, symmetry
 from mlip.testing.evaluate import evaluate
 from mlip.testing.measurement import Measurement
 from mlip.testing.structures import dimer, isolated_atom, molecule, standard_structures
 from tests.components import ENERGIES, SMALL, component_names, compose_model, random_model, small_facet
 
 GROUPS = ("tensor_product", "radial", "envelope")
-VARIANTS = [("facet", (*SMALL, "model/activation=quadratic", f"model/{group}={name}")) for group in GROUPS for name in component_names(group)]
+VARIANTS = [
+    ("facet", (*SMALL, "model/activation=quadratic", f"model/{group}={name}"))
+    for group in GROUPS
+    for name in component_names(group)
+]
 VARIANTS += [
     ("facet", (*SMALL, "model/activation=quadratic", "model.pair_repulsion=true")),
     ("facet", ("model.irreps_hidden=6x0e", "model.num_layers=2", "model/activation=silu")),
-    ("facet", ("model.irreps_hidden=4x0e+4x2e", "model.lmax_edge=3", "model.num_layers=2", "model/activation=quadratic")),
+    (
+        "facet",
+        (
+            "model.irreps_hidden=4x0e+4x2e",
+            "model.lmax_edge=3",
+            "model.num_layers=2",
+            "model/activation=quadratic",
+        ),
+    ),
     ("facet", (*SMALL, "model/activation=quadratic", "model.elements=[H]")),
     ("facet", (*SMALL, "model/activation=quadratic", "model.num_layers=1")),
 ]
@@ -34,7 +48,9 @@ SHIPPED = component_names("")
 
 def check(rows: Iterable[Measurement]) -> None:
     """Fail with every row that is out of its tolerance."""
-    wrong = [f"{row.name}: {row.value:.2e} > {row.tolerance:.0e} {row.unit}" for row in rows if not row.passed]
+    wrong = [
+        f"{row.name}: {row.value:.2e} > {row.tolerance:.0e} {row.unit}" for row in rows if not row.passed
+    ]
     assert not wrong, "; ".join(wrong)
 
 
@@ -80,7 +96,7 @@ def test_float32_and_edge_cases(model: AtomisticModel) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configuration(name: str) -> None:
-    """The yaml as it ships, at full size: everything but the mixer's aliasing, which random weights exaggerate."""
+    """The yaml as it ships, at full size: all but the mixer's aliasing, which random weights exaggerate."""
     model = random_model(compose_model(name), size=0.1)
     structures = structures_of(model)
     check(suite.symmetry_rows(model, "crystal", structures["crystal"]))
@@ -114,7 +130,9 @@ def test_resolution_errors_of_the_doctor() -> None:
 def test_energies_are_float64_and_include_the_references() -> None:
     model = small_facet().to(torch.float32)
     for symbol in model.elements:
-        found = predict(model, build_graph(isolated_atom(symbol), model.cutoff), ("energy", "forces", "stress"))
+        found = predict(
+            model, build_graph(isolated_atom(symbol), model.cutoff), ("energy", "forces", "stress")
+        )
         assert {value.dtype for value in found.values()} == {torch.float64}
         assert float(found["energy"]) == pytest.approx(ENERGIES[symbol], abs=20.0)
         assert not found["forces"].any()
@@ -141,23 +159,36 @@ def test_building_leaves_the_random_state_and_the_configuration() -> None:
     assert config["cutoff"] == 4.0
 
 
+def test_one_atom_in_a_cell_smaller_than_the_cutoff() -> None:
+    """All edges go to images of the atom itself: forces are zero by symmetry, the stress is not."""
+    model = small_facet()
+    atoms = Atoms("C", cell=[[2.1, 0.1, 0.0], [1.3, 2.0, 0.2], [-0.4, 0.9, 2.3]], pbc=True)
+    found = evaluate(model, atoms, ("energy", "forces", "stress"))
+    assert np.abs(found["forces"]).max() < 1e-12
+    assert np.abs(found["stress"]).max() > 1e-4
+    assert finite_differences.stress_error(model, atoms) < 1e-6
+    assert symmetry.supercell_error(model, atoms) < 1e-9
+
+
 def test_order_of_elements_does_not_matter() -> None:
     config = compose_model("facet", *SMALL, "model/activation=quadratic")
-    one, other = (random_model({**config, "elements": symbols}) for symbols in (["H", "C", "O"], ["O", "H", "C"]))
+    one, other = (
+        random_model({**config, "elements": symbols}) for symbols in (["H", "C", "O"], ["O", "H", "C"])
+    )
     atoms = molecule(["H", "C", "O"])
     assert one.elements == other.elements == ("H", "C", "O")
     assert evaluate(one, atoms)["energy"] == evaluate(other, atoms)["energy"]
 
 
 def test_unknown_element_is_never_another_element() -> None:
-    """The calculator refuses it in a sentence; whoever calls the model directly gets an error, not a number."""
+    """The calculator refuses it in a sentence; a direct call of the model is an error, not a number."""
     model = small_facet()
     with pytest.raises(IndexError):
         predict(model, build_graph(Atoms("S"), model.cutoff), ("energy",))
 
 
 def test_atoms_on_top_of_each_other() -> None:
-    """No NaN and no 10¹² eV/Å from the direction of a vector of length zero; second derivatives stay finite."""
+    """No NaN and no 10¹² eV/Å from the direction of a vector of length zero, at second order too."""
     model = small_facet()
     graph = build_graph(dimer("C", "H", 0.0), model.cutoff)
     found = predict(model, graph, create_graph=True)
@@ -170,6 +201,22 @@ def test_atoms_on_top_of_each_other() -> None:
     near = [evaluate(repulsive, dimer("C", "H", r))["energy"] for r in (0.5, 0.1, 0.01)]
     assert near == sorted(near)
     assert near[-1] > 1000
+
+
+@pytest.mark.reference
+def test_real_molecules(reference_data: Path) -> None:
+    """Frames of 3BPA: 27 atoms in real geometries."""
+    path = reference_data / "3bpa" / "train_300K.xyz"
+    if not path.is_file():
+        pytest.skip(f"there is no {path}")
+    config = compose_model("facet", *SMALL, "model/activation=quadratic")
+    config["elements"], energies = ["H", "C", "N", "O"], config["head"]["atomic_energies"]
+    model = random_model(
+        {**config, "head": {**config["head"], "atomic_energies": {**energies, "N": -1484.9}}}
+    )
+    atoms = read(path, "0")
+    for rows in (suite.equivariance_rows, suite.symmetry_rows, suite.derivative_rows, suite.precision_rows):
+        check(rows(model, "3BPA", atoms))
 
 
 def test_repulsion_is_added_to_the_same_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_aliasing_of_silu_falls_with_the_grid() -> None:
         mixer = randomise(SphereMixer(irreps, SiLU(), resolution=resolution))
         assert not mixer.exact
         errors.append(equivariance_gap(mixer, irreps, irreps))
-    assert all(fine < 0.5 * coarse for coarse, fine in zip(errors, errors[1:])), errors
+    assert all(fine < 0.5 * coarse for coarse, fine in pairwise(errors)), errors
     assert errors[-1] < 1e-3 * errors[0]
 
 
@@ -120,7 +121,15 @@ def test_scalar_mixer_is_an_mlp() -> None:
 def test_convolution_is_equivariant(name: str, irreps_in: Irreps) -> None:
     edge = natural_irreps(2)
     convolution = randomise(
-        Convolution(irreps_in, edge, IRREPS[0], factory("tensor_product", name), 5, num_neighbors=7.0, neighbor_exponent=0.7)
+        Convolution(
+            irreps_in,
+            edge,
+            IRREPS[0],
+            factory("tensor_product", name),
+            5,
+            num_neighbors=7.0,
+            neighbor_exponent=0.7,
+        )
     )
     senders, receivers = torch.tensor([1, 2, 3, 0, 5, 3, 1]), torch.tensor([0, 0, 1, 1, 1, 3, 4])
     both, basis = features(irreps_in + edge, rows=7), features(Irreps("5x0e"), rows=7, seed=2)
@@ -175,7 +184,9 @@ def test_layer_norm_against_its_formula() -> None:
     divisor = np.sqrt((rest**2).mean(axis=1, keepdims=True) + 1e-2)
     # Channels are innermost: each block repeats its scales for every component.
     second = rest / divisor * np.concatenate([np.tile(scales[4:8], 3), np.tile(scales[8:], 5)])
-    assert norm(torch.from_numpy(x)).detach().numpy() == pytest.approx(np.concatenate([first, second], axis=1), abs=1e-12)
+    assert norm(torch.from_numpy(x)).detach().numpy() == pytest.approx(
+        np.concatenate([first, second], axis=1), abs=1e-12
+    )
 
 
 def test_layer_norm_starts_as_zero_and_of_nothing_is_nothing() -> None:

@@ -42,7 +42,9 @@ def test_natural_irreps() -> None:
 
 @given(data=st.data(), edges=st.integers(0, 20), nodes=st.integers(1, 5))
 def test_segment_sum_against_a_loop(data: st.DataObject, edges: int, nodes: int) -> None:
-    index = torch.tensor(data.draw(st.lists(st.integers(0, nodes - 1), min_size=edges, max_size=edges)), dtype=torch.long)
+    index = torch.tensor(
+        data.draw(st.lists(st.integers(0, nodes - 1), min_size=edges, max_size=edges)), dtype=torch.long
+    )
     values = torch.randn(edges, 3, generator=torch.Generator().manual_seed(edges), dtype=torch.float64)
     expected = torch.zeros(nodes, 3, dtype=torch.float64)
     for row, k in zip(values, index):

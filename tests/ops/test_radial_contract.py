@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import comb
 
 import numpy as np
@@ -114,14 +115,32 @@ def test_default_envelope_of_models_allows_phonons() -> None:
     assert factory("envelope", "polynomial")(cutoff=5.0).zero_derivatives >= 2
 
 
-def test_bspline_against_scipy() -> None:
-    basis = BSpline(9, 4.5).double()
-    h = 4.5 / 6
-    knots = np.arange(-3, 10) * h
-    expected = np.stack([ScipyBSpline(knots, np.eye(9)[k], 3)(R.numpy()) for k in range(9)], axis=1)
+@pytest.mark.parametrize("knot_scale", [None, 0.5, 1.0])
+def test_bspline_against_scipy(knot_scale: float | None) -> None:
+    """Uniform in r, or in the stretched coordinate, in which the knots are the integers."""
+    basis = BSpline(9, 4.5, knot_scale=knot_scale).double()
+    r = R.numpy()
+    x = 6 * r / 4.5 if knot_scale is None else 6 * np.log(1 + (r / knot_scale) ** 2) / np.log(1 + (4.5 / knot_scale) ** 2)
+    x = np.clip(x, 0.0, 6.0)
+    expected = np.stack([ScipyBSpline(np.arange(-3.0, 10), np.eye(9)[k], 3)(x) for k in range(9)], axis=1)
+    if knot_scale is not None:
+        expected /= np.sqrt(1 + (r / knot_scale) ** 2)[:, None]
+    total = 1.0 if knot_scale is None else 1 / np.sqrt(1 + (r / knot_scale) ** 2)
     assert basis(R).numpy() == pytest.approx(expected, abs=1e-13)
-    assert basis(R).sum(dim=1).numpy() == pytest.approx(1.0, abs=1e-13)
+    assert basis(R).sum(dim=1).numpy() == pytest.approx(total, abs=1e-13)
     assert int((basis(R) != 0).sum(dim=1).max()) <= 4
+
+
+@pytest.mark.parametrize("knot_scale", [None, 1.0])
+def test_bspline_has_continuous_second_derivatives(knot_scale: float | None) -> None:
+    basis = BSpline(9, 4.5, knot_scale=knot_scale).double()
+    k = torch.arange(1, 6, dtype=torch.float64) / 6
+    knots = k * 4.5
+    if knot_scale is not None:
+        knots = knot_scale * torch.expm1(k * math.log1p((4.5 / knot_scale) ** 2)).sqrt()
+    below, above = (contract.derivatives(basis, knots + side * 1e-9, 2) for side in (-1, 1))
+    for one, other in zip(below, above):
+        assert torch.allclose(one, other, atol=1e-6, rtol=0)
 
 
 def test_bessel_against_its_formula() -> None:
@@ -175,6 +194,8 @@ def test_flat_against_its_formula() -> None:
     [
         lambda: BSpline(3, 5.0),
         lambda: BSpline(8, 0.0),
+        lambda: BSpline(8, 5.0, knot_scale=0.0),
+        lambda: BSpline(8, 5.0, knot_scale=float("nan")),
         lambda: Bessel(0, 5.0),
         lambda: Bessel(8, float("nan")),
         lambda: Gaussian(1, 5.0),

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from mlip.core.errors import MlipError
+from mlip.ops import sphere_grid
+from mlip.ops.layout import natural_irreps
 from mlip.ops.sphere_grid import exact_resolution, gauss_legendre_grid
 from mlip.testing.wigner import random_rotation, transform, wigner_d
-from mlip.ops.layout import natural_irreps
-from mlip.ops import sphere_grid
 
 
 def gram_error(degree1: int, degree2: int, resolution: tuple[int, int]) -> float:
-    """Largest deviation from orthonormality between harmonics up to two degrees: total degree is their sum."""
+    """Largest deviation from orthonormality between harmonics up to two degrees."""
     grid = gauss_legendre_grid(*resolution)
     gram = grid.from_grid(degree1) @ grid.to_grid(degree2)
     identity = torch.eye(*gram.shape, dtype=torch.float64)
@@ -55,7 +55,9 @@ def test_weights_are_a_mean_over_the_sphere() -> None:
     assert float(grid.weights.sum()) == pytest.approx(1.0, abs=1e-15)
     assert torch.allclose(grid.points.square().sum(dim=1), torch.ones(45, dtype=torch.float64), atol=1e-15)
     # The mean of x² over the sphere is 1/3, along every axis.
-    assert torch.allclose(grid.weights @ grid.points.square(), torch.full((3,), 1 / 3, dtype=torch.float64), atol=1e-15)
+    assert torch.allclose(
+        grid.weights @ grid.points.square(), torch.full((3,), 1 / 3, dtype=torch.float64), atol=1e-15
+    )
 
 
 def test_harmonics_on_the_grid_turn_as_irreps() -> None:

@@ -14,15 +14,17 @@ _PIECES = as_float64([[1, -3, 3, -1], [4, 0, -6, 3], [1, 3, 3, -3], [0, 0, 0, 1]
 
 
 class BSpline(RadialBasis):
-    """Cubic B-splines on [0, cutoff], twice continuously differentiable, summing to one.
+    """Cubic B-splines on [0, cutoff], twice continuously differentiable.
 
-    In the coordinate ``x(r) = (num_basis - 3) · ln(1 + r/a) / ln(1 + r_c/a)`` the knots are the integers, so
-    that bonds get finer knots than far neighbours. An edge in interval ``i = floor(x)``, ``u = x - i``, sees
+    In the coordinate ``x(r) = (num_basis - 3) · ln(1 + r²/a²) / ln(1 + r_c²/a²)`` the knots are the integers:
+    few where no neighbours are, most at bond lengths, fewer again far out. An edge in interval
+    ``i = floor(x)``, ``u = x - i``, sees
 
-        φ_{i+k}(r) = Σ_p P_kp u^p,   k = 0..3,
+        φ_{i+k}(r) = Σ_p P_kp u^p / sqrt(1 + r²/a²),   k = 0..3,
 
-    and nothing else: four terms an edge. A linear map on this basis gives each path and channel its own
-    trainable spline, which is what replaces the radial MLP (Facet, arXiv 2509.08418).
+    and nothing else: four terms an edge. The damping gives near neighbours the larger weights from the
+    start, as the 1/r of Bessel functions does. A linear map on this basis gives each path and channel its
+    own trainable spline, which is what replaces the radial MLP (Facet, arXiv 2509.08418).
 
     The four terms are written into a dense row, because the map to thousands of weights is then one matrix
     product, which beats gathering four coefficient rows an edge up to about a hundred basis functions.
@@ -30,7 +32,7 @@ class BSpline(RadialBasis):
     Args:
         num_basis: number of splines, at least 4.
         cutoff: end of the last interval in Å.
-        knot_scale: a in Å, where the spacing of the knots starts to grow; None for uniform knots.
+        knot_scale: a in Å; None for uniform knots ``x = (num_basis - 3) · r/r_c`` without damping.
     """
 
     def __init__(self, num_basis: int, cutoff: float, knot_scale: float | None = 1.0) -> None:
@@ -49,13 +51,16 @@ class BSpline(RadialBasis):
         first = scaled.detach().floor().clamp(0, self.num_intervals - 1)
         u = scaled - first
         powers = torch.stack([torch.ones_like(u), u, u * u, u * u * u], dim=1)
-        return first.long(), powers @ self.pieces.to(distances.dtype).T
+        values = powers @ self.pieces.to(distances.dtype).T
+        if self.knot_scale is not None:
+            values = values * torch.rsqrt(1 + (distances / self.knot_scale).square())[:, None]
+        return first.long(), values
 
     def _coordinate(self, distances: Tensor) -> Tensor:
         if self.knot_scale is None:
             return distances * (self.num_intervals / self.cutoff)
-        unit = self.num_intervals / math.log1p(self.cutoff / self.knot_scale)
-        return unit * torch.log1p(distances / self.knot_scale)
+        unit = self.num_intervals / math.log1p((self.cutoff / self.knot_scale) ** 2)
+        return unit * torch.log1p((distances / self.knot_scale).square())
 
     def forward(self, distances: Tensor) -> Tensor:
         first, values = self.local(distances)

@@ -1,0 +1,89 @@
+"""What the pages say can be done: links lead somewhere, commands, settings and defaults exist as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from typer.main import get_command
+
+from mlip.cli.compose import compose
+from mlip.cli.evaluate import data_overrides
+from mlip.cli.main import app
+from tests.components import repository_root
+
+ROOT = repository_root()
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+COMMANDS = get_command(app).commands
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Return (page, command) for every line of a code block that calls mlip, comments cut off."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            for line in block.splitlines():
+                if line.startswith("mlip "):
+                    found.append((name(page), line.split("  #")[0].split(" ;")[0].strip()))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_nobody_is_sent_to_the_other_project(page: Path) -> None:
+    assert not re.search(r"pip3? install (-\S+ )*[\"']?mlip(?!-kit)", page.read_text(encoding="utf-8"))
+
+
+def test_pictures_are_small() -> None:
+    for picture in (ROOT / "docs").rglob("*.png"):
+        assert picture.stat().st_size < 200_000, picture
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_commands_and_their_options_exist(page: str, line: str) -> None:
+    command, *words = shlex.split(line)[1:]
+    assert command in COMMANDS, f"{page}: {line}"
+    known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+    for word in words:
+        if word.startswith("--"):
+            assert word.split("=")[0] in known, f"{page}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), [x for x in command_lines() if x[1].split()[1] in ("train", "evaluate")]
+)
+def test_settings_exist(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test.xyz").touch()
+    command, *words = shlex.split(line)[1:]
+    overrides = [word for word in words if "=" in word and not word.startswith("--")]
+    compose(command, data_overrides(overrides) if command == "evaluate" else overrides)
+
+
+def test_defaults_are_the_defaults() -> None:
+    """The table of settings in docs/train.md."""
+    config = OmegaConf.to_container(compose("train", []), resolve=False)
+    rows = re.findall(
+        r"^\| (`[^|]+) \| ([^|]+) \|", (ROOT / "docs" / "train.md").read_text(encoding="utf-8"), re.M
+    )
+    compared = 0
+    for keys, values in rows:
+        for key, value in zip(re.findall(r"`([\w.]+)`", keys), re.split(r", ", values), strict=False):
+            found = OmegaConf.select(OmegaConf.create(config), key)
+            if re.fullmatch(r"[\d.]+", value) and found is not None:
+                assert float(found) == float(value), key
+                compared += 1
+    assert compared >= 7
