@@ -4,13 +4,15 @@ What it makes
     An extended-xyz file with single-atom reference frames (H, C, O) followed by
     ethanol geometries drawn from Langevin molecular dynamics at 300 K and 600 K.
     The dynamics run on the GFN2-xTB surface (tblite), started from both the trans
-    and the gauche conformer; every kept snapshot is then labelled with energy and
-    forces from B3LYP/def2-SVP with density fitting (PySCF).
+    and the gauche conformer. GFN2-xTB puts trans too high, so free runs soon turn
+    gauche; further runs add a torsional bias that holds the molecule near trans.
+    Every kept snapshot is then labelled with energy and forces from
+    B3LYP/def2-SVP with density fitting (PySCF).
 
 How to run
     pip install pyscf tblite ase
     OMP_NUM_THREADS=1 python scripts/generate_ethanol_dft.py \
-        --out data/ethanol_dft/ethanol.xyz --frames 300 --seed 7
+        --out data/ethanol_dft/ethanol.xyz --frames 300 --held 80 --seed 7
 
     An interrupted run continues where it stopped: the sampled geometries are kept
     beside the output (``*.geometries.xyz``) until the run is complete, and labelled
@@ -32,7 +34,9 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.geometry import get_dihedrals, get_dihedrals_derivatives
 from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
@@ -43,7 +47,8 @@ BASIS = "def2-svp"
 AUXBASIS = "def2-universal-jkfit"
 GRID_LEVEL = 3
 TEMPERATURES = (300, 600)
-CONFORMERS = {"trans": 180.0, "gauche": 60.0}
+CONFORMERS = {"trans": 180.0, "gauche": 60.0, "trans_held": 180.0}
+HOLD_EV = 0.1  # bias HOLD_EV * (1 + cos(C-C-O-H dihedral)) of the trans_held runs
 ATOM_SPINS = {"H": 1, "C": 2, "O": 2}  # number of unpaired electrons
 TIMESTEP_FS = 0.5
 FRICTION_PER_FS = 0.01
@@ -107,6 +112,30 @@ def dihedral_indices(atoms: Atoms) -> tuple[int, int, int, int]:
     return carbons[1], carbons[0], oxygen, min(hydrogens, key=lambda i: distances[i])
 
 
+class Held(Calculator):
+    """A calculator plus a torsional bias that favours the trans hydroxyl."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, base: Calculator, indices: tuple[int, int, int, int]) -> None:
+        """Wrap ``base``; ``indices`` are the four atoms of the dihedral."""
+        super().__init__()
+        self.base, self.indices = base, list(indices)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        """Store the sum of both energies and forces."""
+        super().calculate(atoms, properties, system_changes)
+        bare = atoms.copy()
+        bare.calc = self.base
+        bonds = np.diff(atoms.positions[self.indices], axis=0)[:, None]
+        angle = np.radians(get_dihedrals(*bonds)[0])
+        forces = bare.get_forces()
+        slope = np.radians(get_dihedrals_derivatives(*bonds)[0])
+        forces[self.indices] += HOLD_EV * np.sin(angle) * slope
+        energy = bare.get_potential_energy() + HOLD_EV * (1 + np.cos(angle))
+        self.results = {"energy": energy, "forces": forces}
+
+
 def conformer(name: str) -> Atoms:
     """Return ethanol in the named conformer, relaxed with GFN2-xTB."""
     from tblite.ase import TBLite
@@ -115,6 +144,8 @@ def conformer(name: str) -> Atoms:
     indices = dihedral_indices(atoms)
     atoms.set_dihedral(*indices, CONFORMERS[name], indices=[indices[3]])
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    if name == "trans_held":
+        atoms.calc = Held(atoms.calc, indices)
     BFGS(atoms, logfile=None).run(fmax=0.01, steps=300)
     return atoms
 
@@ -152,9 +183,9 @@ def run_md(
     return snapshots
 
 
-def sample(frames: int, interval: int, equilibration: int, seed: int) -> list[Atoms]:
-    """Sample all trajectories and interleave them, so any prefix is balanced."""
-    runs = [(name, temperature) for temperature in TEMPERATURES for name in CONFORMERS]
+def sample(names: tuple[str, ...], frames: int, interval: int, equilibration: int, seed: int) -> list[Atoms]:
+    """Sample the trajectories of ``names`` and interleave them, so prefixes are balanced."""
+    runs = [(name, temperature) for temperature in TEMPERATURES for name in names]
     counts = [frames // len(runs) + (i < frames % len(runs)) for i in range(len(runs))]
     trajectories = []
     for (name, temperature), count in zip(runs, counts):
@@ -180,10 +211,11 @@ def generate(args: argparse.Namespace) -> None:
     """Sample (or reload) the geometries and label those not labelled yet."""
     out: Path = args.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    stem = f"{out.stem}.{args.frames}-{args.interval}-{args.equilibration}-{args.seed}"
+    stem = f"{out.stem}.{args.frames}-{args.held}-{args.interval}-{args.equilibration}-{args.seed}"
     sidecar = out.with_name(f"{stem}.geometries.xyz")
     done = load(out)
-    total = args.frames + len(ATOM_SPINS)
+    labels = args.frames + args.held
+    total = labels + len(ATOM_SPINS)
     if len(done) >= total and not sidecar.exists():
         print(f"{out} already holds {len(done)} frames; nothing to do")
         return
@@ -191,19 +223,21 @@ def generate(args: argparse.Namespace) -> None:
     if not geometries:
         if done:
             raise SystemExit(f"{out} comes from a run with other settings; move it away first")
-        geometries = sample(args.frames, args.interval, args.equilibration, args.seed)
+        settings = (args.interval, args.equilibration, args.seed)
+        geometries = sample(("trans", "gauche"), args.frames, *settings)
+        geometries += sample(("trans_held",), args.held, *settings)
         save(sidecar, geometries)
     if len(done) < len(ATOM_SPINS):
         done = [isolated_atom(symbol) for symbol in ATOM_SPINS]
         save(out, done)
     start = time.time()
-    for index in range(len(done) - len(ATOM_SPINS), args.frames):
+    for index in range(len(done) - len(ATOM_SPINS), labels):
         frame = label(geometries[index])
         done.append(frame)
         if (index + 1) % args.flush == 0:
             save(out, done)
         print(
-            f"{index + 1}/{args.frames} E = {frame.get_potential_energy():.6f} eV "
+            f"{index + 1}/{labels} E = {frame.get_potential_energy():.6f} eV "
             f"max|F| = {np.abs(frame.get_forces()).max():.3f} eV/A {time.time() - start:.0f} s",
             flush=True,
         )
@@ -241,7 +275,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("data/ethanol_dft/ethanol.xyz"))
-    parser.add_argument("--frames", type=int, default=300, help="number of MD snapshots")
+    parser.add_argument("--frames", type=int, default=300, help="number of free MD snapshots")
+    parser.add_argument("--held", type=int, default=80, help="number of held-trans snapshots")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--interval", type=int, default=200, help="MD steps between snapshots")
     parser.add_argument("--equilibration", type=int, default=4000, help="MD steps discarded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +49,9 @@ def train(
     from mlip.cli.compose import compose
     from mlip.core.errors import ConfigError
 
-    console = Console()
+    # With several processes the first one started the others, and is the one that speaks and writes.
+    leads = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    console = Console(quiet=not leads)
     if resume is not None:
         if overrides:
             raise ConfigError(
@@ -60,12 +63,13 @@ def train(
         if print_config:
             console.print(OmegaConf.to_yaml(config), markup=False, highlight=False)
             return
-        _refuse_existing(Path(config.run_dir))
-    run(config, console, resume is not None)
+        if leads:
+            _refuse_existing(Path(config.run_dir))
+    run(config, console, resume is not None, leads)
 
 
-def run(config: DictConfig, console: Console, resume: bool) -> None:
-    """Train with a composed configuration."""
+def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) -> None:
+    """Train with a composed configuration; only the leading process writes the records."""
     from omegaconf import OmegaConf
 
     from mlip.cli.compose import require_complete, to_plain
@@ -74,7 +78,7 @@ def run(config: DictConfig, console: Console, resume: bool) -> None:
     from mlip.data.loading import GraphDataset
     from mlip.data.parts import load_parts
     from mlip.models.build import build_model, parse_dtype
-    from mlip.training.record import finish, fingerprint, provenance
+    from mlip.training.record import fingerprint, finish, provenance
     from mlip.training.run import Run
     from mlip.training.run import train as train_model
 
@@ -92,7 +96,7 @@ def run(config: DictConfig, console: Console, resume: bool) -> None:
     with console.status("building the graphs"):
         train_set = GraphDataset(parts.train, model.cutoff)
         valid_set = GraphDataset(parts.valid, model.cutoff)
-    if not resume:
+    if leads and not resume:
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
     _describe(console, model, parts, settings, folder)
@@ -115,7 +119,8 @@ def run(config: DictConfig, console: Console, resume: bool) -> None:
         ),
         console,
     )
-    finish(folder, card, outcome, parts, console)
+    if leads:
+        finish(folder, card, outcome, parts, console)
 
 
 _RUN_SETTINGS = (
@@ -178,4 +183,5 @@ def _describe(console: Console, model: Any, parts: Parts, settings: dict[str, An
         f"cutoff {model.cutoff} Å, {settings['dtype']}; {len(parts.train)} structures to train, "
         f"{len(parts.valid)} to validate; run folder {folder}",
         highlight=False,
+        soft_wrap=True,
     )

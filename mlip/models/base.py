@@ -70,8 +70,8 @@ class AtomisticModel(ConstantsModule, ABC):
 
     @property
     def num_parameters(self) -> int:
-        """Number of trainable parameters."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        """Number of parameters, frozen or not."""
+        return sum(p.numel() for p in self.parameters())
 
     def check_elements(self, atomic_numbers: Sequence[int]) -> None:
         """Refuse elements the model was not trained on.
@@ -82,7 +82,9 @@ class AtomisticModel(ConstantsModule, ABC):
         known = {_number_of[symbol] for symbol in self.elements}
         unknown = sorted({int(z) for z in atomic_numbers} - known)
         if unknown:
-            names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in unknown)
+            names = ", ".join(
+                chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in unknown
+            )
             raise StructureError(
                 f"The model knows {', '.join(self.elements)}; the structure contains {names}. "
                 "Use a model trained on these elements."

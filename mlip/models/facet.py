@@ -1,6 +1,7 @@
 """Facet: spline radial weights, uvu convolutions and an MLP on the sphere (arXiv 2509.08418)."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from e3nn.o3 import Irreps, spherical_harmonics
@@ -131,7 +132,7 @@ class Facet(AtomisticModel):
         resolution = None if mixer_resolution is None else tuple(mixer_resolution)
         self.layers = nn.ModuleList(
             FacetLayer(before, after, convolution, activation, num_heads, resolution, initial_scale)
-            for before, after in zip(irreps, irreps[1:])
+            for before, after in pairwise(irreps)
         )
         self.irreps_out = scalars
         self.head = head(irreps_in=self.irreps_out, elements=self.elements)
@@ -142,7 +143,9 @@ class Facet(AtomisticModel):
         try:
             hidden = Irreps(text)
         except ValueError as error:
-            raise ConfigError(f"irreps_hidden='{text}' cannot be read; write e.g. '64x0e+64x1o+32x2e'.") from error
+            raise ConfigError(
+                f"irreps_hidden='{text}' cannot be read; write e.g. '64x0e+64x1o+32x2e'."
+            ) from error
         natural = all(ir.p == (-1) ** ir.l for _, ir in hidden)
         increasing = [ir.l for _, ir in hidden] == sorted({ir.l for _, ir in hidden})
         empty = not len(hidden) or any(mul < 1 for mul, _ in hidden)

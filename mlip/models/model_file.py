@@ -24,7 +24,9 @@ _KEY = "mlip"
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
 
 
-def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    path: str | os.PathLike[str], model: AtomisticModel, metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write a model file, whole or not at all.
 
     Args:
@@ -52,7 +54,9 @@ def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Ma
     try:
         text = json.dumps(header, sort_keys=True)
     except (TypeError, ValueError) as error:
-        raise ModelFileError(f"Configuration and metadata must be plain JSON data to be saved: {error}.") from error
+        raise ModelFileError(
+            f"Configuration and metadata must be plain JSON data to be saved: {error}."
+        ) from error
 
     def write(temporary: Path) -> None:
         try:
@@ -92,7 +96,9 @@ def load_model(
         model = build_model(header["config"], dtype=torch.float64)
     except (ConfigError, TypeError, KeyError) as error:
         raise ModelFileError(f"'{path}' describes a model this version cannot build: {error}") from error
-    missing, unexpected = model.load_state_dict(weights, strict=False) if _shapes_fit(model, weights, path) else ([], [])
+    missing, unexpected = (
+        model.load_state_dict(weights, strict=False) if _shapes_fit(model, weights, path) else ([], [])
+    )
     if missing or unexpected:
         raise ModelFileError(
             f"The weights in '{path}' do not fit its configuration: missing {sorted(missing) or 'none'}, "
@@ -123,7 +129,9 @@ def _shapes_fit(model: AtomisticModel, weights: Mapping[str, torch.Tensor], path
 def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(f"There is no model file '{path}'. Training writes one to RUN/model.safetensors.")
+        raise ModelFileError(
+            f"There is no model file '{path}'. Training writes one to RUN/model.safetensors."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -133,7 +141,9 @@ def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], 
             f"'{path}' cannot be read as a model file: it is truncated or not a safetensors file ({error})."
         ) from error
     if text is None:
-        raise ModelFileError(f"'{path}' is a safetensors file, but not one of mlip: its header has no '{_KEY}' entry.")
+        raise ModelFileError(
+            f"'{path}' is a safetensors file, but not one of mlip: its header has no '{_KEY}' entry."
+        )
     try:
         header = json.loads(text)
         version = header["format_version"]

@@ -5,7 +5,12 @@ from torch import Tensor
 
 
 def edge_vectors(
-    positions: Tensor, cell: Tensor, cell_shifts: Tensor, senders: Tensor, receivers: Tensor, graph_of_edge: Tensor
+    positions: Tensor,
+    cell: Tensor,
+    cell_shifts: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+    graph_of_edge: Tensor,
 ) -> Tensor:
     """Return ``r_j + S·cell − r_i`` for every edge j→i.
 

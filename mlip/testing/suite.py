@@ -130,9 +130,9 @@ def cutoff_rows(model: AtomisticModel) -> Iterator[Measurement]:
         )
         yield Measurement(
             f"stiffness at the cutoff ({name})",
-            max(smoothness.stiffest_near_cutoff(model, at) for at in functions),
-            100.0,
-            "eV/Å²",
+            max(smoothness.stiffest_near_cutoff(model, at) for at in functions) / scale,
+            5.0,
+            "RMS force / Å",
             "an almost-step that MD with a usual time step cannot resolve",
         )
 

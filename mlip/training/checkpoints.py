@@ -40,7 +40,7 @@ def read_checkpoint(path: Path, fingerprint: dict[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint '{path}' to resume from; start a new run without resume.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (torch raises many types for damaged files; all mean the same)
+    except Exception as error:
         raise CheckpointError(
             f"The checkpoint '{path}' cannot be read, it is truncated or not a checkpoint ({type(error).__name__}). "
             "Nothing was started; resume from another checkpoint or start a new run."
@@ -111,9 +111,11 @@ class KeepLast(Checkpoint):
         self._asked_to_stop = True
 
     def _keep(self, trainer: L.Trainer, now: bool = False) -> None:
-        if now or self._asked_to_stop or trainer.global_step % self.every_steps == 0:
+        # A signal may reach one process only; all must save and stop at the same step.
+        stop = trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False)
+        if now or stop or trainer.global_step % self.every_steps == 0:
             save_checkpoint(trainer, self.folder / LAST)
-        if self._asked_to_stop:
+        if stop:
             self._restore_handlers()
             raise TrainingInterrupted(
                 f"Stopped at step {trainer.global_step}; the state is in '{self.folder / LAST}'. "

@@ -11,7 +11,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from mlip.core.files import write_text_atomically
 from mlip.training.task import TrainingTask
@@ -69,6 +76,7 @@ class ProgressLines(Callback):
         self.console.print(
             f"step {pl_module.global_step:>7} (epoch {epoch:.1f})  validation RMSE: {'  '.join(parts)}  lr {rate:.2e}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

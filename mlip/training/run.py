@@ -19,7 +19,14 @@ from torch.optim import Optimizer
 from mlip.core.errors import ConfigError, TrainingError
 from mlip.data.loading import GraphDataset, ResumableLoader
 from mlip.models.base import AtomisticModel
-from mlip.training.checkpoints import LAST, EarlyStop, KeepBest, KeepLast, read_checkpoint, signal_handlers_kept
+from mlip.training.checkpoints import (
+    LAST,
+    EarlyStop,
+    KeepBest,
+    KeepLast,
+    read_checkpoint,
+    signal_handlers_kept,
+)
 from mlip.training.logs import CsvLog, ProgressLines
 from mlip.training.losses.base import Loss
 from mlip.training.schedules import Schedule
@@ -86,7 +93,9 @@ class Outcome:
     best_score: float
 
 
-def train(model: AtomisticModel, train_set: GraphDataset, valid_set: GraphDataset, run: Run, console: Console) -> Outcome:
+def train(
+    model: AtomisticModel, train_set: GraphDataset, valid_set: GraphDataset, run: Run, console: Console
+) -> Outcome:
     """Train a model and leave ``model.safetensors``, ``best.ckpt``, ``last.ckpt`` and ``log.csv`` in the folder.
 
     Raises:
@@ -126,8 +135,16 @@ def train(model: AtomisticModel, train_set: GraphDataset, valid_set: GraphDatase
     started = time.monotonic()
     with warnings.catch_warnings(), signal_handlers_kept():
         _silence_lightning()
-        trainer = _trainer(run, callbacks, total_steps, min(total_steps, max(1, round(run.validate_every * steps_per_epoch))))
-        trainer.fit(task, BatchStream(loader, total_steps), BatchPass(validation), ckpt_path=checkpoint, weights_only=True)
+        trainer = _trainer(
+            run, callbacks, total_steps, min(total_steps, max(1, round(run.validate_every * steps_per_epoch)))
+        )
+        trainer.fit(
+            task,
+            BatchStream(loader, total_steps),
+            BatchPass(validation),
+            ckpt_path=checkpoint,
+            weights_only=True,
+        )
     return Outcome(task.global_step, time.monotonic() - started, best.best)
 
 
@@ -170,6 +187,12 @@ def _silence_lightning() -> None:
     """Keep Lightning's hints about settings we choose on purpose off the user's screen."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*tensorboard.*",
-                    ".*Checkpoint directory.*", ".*treespec, LeafSpec.*", ".*GPU available but not used.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*tensorboard.*",
+        ".*Checkpoint directory.*",
+        ".*treespec, LeafSpec.*",
+        ".*GPU available but not used.*",
+    ):
         warnings.filterwarnings("ignore", message=message)

@@ -110,5 +110,3 @@ class Plateau(Schedule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.reached, self.best, self.bad = state["reached"], state["best"], state["bad"]
-
-

@@ -51,6 +51,8 @@ class TrainingTask(L.LightningModule):
         self.model = model
         self.losses = torch.nn.ModuleDict(dict(losses))
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
+        if self.ema is not None:
+            self.ema.requires_grad_(False)
         self.fields = tuple(sorted({field for loss in losses.values() for field in loss.required} | {"energy"}))
         self.total_steps = total_steps
         self._make_optimizer, self._make_schedule = optimizer, schedule
@@ -118,7 +120,11 @@ class TrainingTask(L.LightningModule):
         Energy an atom in eV, forces in eV/Å, stress in eV/Å³, with the final weights of the losses, so that
         it does not jump when a weight schedule does.
         """
-        keys = {"energy": "energy_rmse_meV_per_atom", "forces": "forces_rmse_meV_per_A", "stress": "stress_rmse_meV_per_A3"}
+        keys = {
+            "energy": "energy_rmse_meV_per_atom",
+            "forces": "forces_rmse_meV_per_A",
+            "stress": "stress_rmse_meV_per_A3",
+        }
         return sum(
             loss.weight(1.0) * (errors[keys[field]] * 1e-3) ** 2
             for loss in self.losses.values()
@@ -161,7 +167,11 @@ def random_state() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state()  # noqa: NPY002 (third-party code draws from it)
     return {
         "python": [version, list(values), gauss],
-        "numpy": [name, [int(key) for key in keys], *(float(x) if isinstance(x, float) else int(x) for x in rest)],
+        "numpy": [
+            name,
+            [int(key) for key in keys],
+            *(float(x) if isinstance(x, float) else int(x) for x in rest),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

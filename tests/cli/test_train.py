@@ -144,3 +144,20 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_model(data):
     assert resumed.exit_code == 0, resumed.output
     for name, value in load_model("runs/straight/model.safetensors").state_dict().items():
         assert value.equal(load_model("runs/stopped/model.safetensors").state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(data):
+    command = [sys.executable, "-m", "mlip.cli", "train", f"data.path={data}", "name=ddp", "trainer=ddp", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(Path("runs/ddp/run.json").read_text())
+    # 12 structures in batches of up to five a process: two batches for each process and pass.
+    assert record["steps"] == 8
+    assert done.stdout.count("validation RMSE") == 4
+
+
+@pytest.mark.slow
+def test_debug_trainer(data):
+    result = train(f"data.path={data}", "trainer=debug", *SMALL)
+    assert result.exit_code == 0, result.output

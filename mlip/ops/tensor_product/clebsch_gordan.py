@@ -15,7 +15,9 @@ class ClebschGordan(TensorProduct):
     The oracle of the other backends; convert-and-call, so it is not the fast one.
     """
 
-    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
+    def __init__(
+        self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu"
+    ) -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode)
         blocks = [(self.irreps_in1[path.in1].mul, path.ir_out) for path in self.paths]
         self.irreps_out = Irreps(blocks)

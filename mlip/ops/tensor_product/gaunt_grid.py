@@ -20,7 +20,9 @@ class GauntGrid(TensorProduct):
     have are zero.
     """
 
-    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
+    def __init__(
+        self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu"
+    ) -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode)
         for irreps in (self.irreps_in1, self.irreps_in2):
             if any(ir.p != (-1) ** ir.l for _, ir in irreps):
@@ -31,7 +33,8 @@ class GauntGrid(TensorProduct):
         natural = [path for path in self.paths if path.ir_out.p == (-1) ** path.ir_out.l]
         degrees_out = sorted({path.ir_out for path in natural})
         channels = {
-            ir: max(self.irreps_in1[path.in1].mul for path in natural if path.ir_out == ir) for ir in degrees_out
+            ir: max(self.irreps_in1[path.in1].mul for path in natural if path.ir_out == ir)
+            for ir in degrees_out
         }
         self.irreps_out = Irreps([(channels[ir], ir) for ir in degrees_out])
         self.channels = max(channels.values())
@@ -41,10 +44,13 @@ class GauntGrid(TensorProduct):
         grid = gauss_legendre_grid(*exact_resolution(sum(max(l) for l in self.degrees)))
         values = [grid.to_grid(max(l)) for l in self.degrees]
         for k, side in enumerate(("in1", "in2")):
-            self.register_constant(f"grid_{side}", torch.cat([values[k][:, l * l : (l + 1) ** 2] for l in self.degrees[k]], 1))
+            self.register_constant(
+                f"grid_{side}", torch.cat([values[k][:, l * l : (l + 1) ** 2] for l in self.degrees[k]], 1)
+            )
         projector = values[2] * grid.weights[:, None]
         self.register_constant(
-            "grid_out", torch.cat([projector[:, l * l : (l + 1) ** 2] * self._gain(l) for l in self.degrees[2]], 1).T
+            "grid_out",
+            torch.cat([projector[:, l * l : (l + 1) ** 2] * self._gain(l) for l in self.degrees[2]], 1).T,
         )
         muls = [mul for mul, _ in self.irreps_in1]
         self.weight_sizes = [sum(muls), len(self.degrees[1]) * self.channels, sum(channels.values())]
@@ -68,13 +74,13 @@ class GauntGrid(TensorProduct):
         blocks, start = [], 0
         for (mul, _), block in zip(self.irreps_in1, split_blocks(x1, self.irreps_in1)):
             scaled = block * w1[:, None, start : start + mul]
-            blocks.append(torch.nn.functional.pad(scaled, (0, self.channels - mul))) if mul < self.channels else blocks.append(scaled)
+            blocks.append(
+                torch.nn.functional.pad(scaled, (0, self.channels - mul))
+            ) if mul < self.channels else blocks.append(scaled)
             start += mul
         values1 = self.constant_like("grid_in1", x1) @ torch.cat(blocks, dim=1)
         w2 = w2.unflatten(1, (len(self.degrees[1]), self.channels))
-        filters = [
-            y * w2[:, k, None] for k, y in enumerate(split_blocks(x2, self.irreps_in2))
-        ]
+        filters = [y * w2[:, k, None] for k, y in enumerate(split_blocks(x2, self.irreps_in2))]
         values2 = self.constant_like("grid_in2", x2) @ torch.cat(filters, dim=1)
         product = self.constant_like("grid_out", x1) @ (values1 * values2)
         outputs, row, start = [], 0, 0
