@@ -85,10 +85,11 @@ def _show(title: str, rows: Sequence[Measurement], grids: dict[str, float]) -> N
     table.add_column("error", justify="right", no_wrap=True)
     table.add_column("allowed", justify="right", no_wrap=True)
     table.add_column("unit", overflow="fold")
-    table.add_column("if it fails", overflow="fold", style="dim")
+    if not all(row.passed for row in rows):
+        table.add_column("what it does to you", overflow="fold")
     for row in rows:
         mark = Text("pass", style="green") if row.passed else Text("FAIL", style="bold red")
-        table.add_row(mark, row.name, f"{row.value:.1e}", f"{row.tolerance:.0e}", row.unit, row.meaning)
+        table.add_row(mark, row.name, f"{row.value:.1e}", f"{row.tolerance:.0e}", row.unit, *([] if row.passed else [row.meaning]))
     console.print(table)
     if grids:
         text = ", ".join(f"{grid}: {error:.1e}" for grid, error in grids.items())

@@ -32,7 +32,7 @@ class SphereMixer(ConstantsModule):
             :data:`DEFAULT_RESOLUTION` otherwise.
     """
 
-    DEFAULT_RESOLUTION = (10, 19)
+    DEFAULT_RESOLUTION = (20, 39)
 
     def __init__(
         self,
