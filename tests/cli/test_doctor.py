@@ -73,8 +73,11 @@ def test_structure_of_the_user_is_examined(path: Path, tmp_path: Path) -> None:
     assert sum("your structure" in row["name"] for row in report["checks"]) >= 10
 
 
+ALIASING = ("model/activation=silu", "model.mixer_resolution=[10,19]")
+
+
 def test_grids_are_compared_for_an_approximate_model(tmp_path: Path) -> None:
-    save_model(tmp_path / "m.safetensors", random_model(compose_model("facet", *SMALL)))
+    save_model(tmp_path / "m.safetensors", random_model(compose_model("facet", *SMALL, *ALIASING)))
     result = CliRunner().invoke(APP, [str(tmp_path / "m.safetensors"), "--json", str(tmp_path / "r.json")])
     grids = json.loads((tmp_path / "r.json").read_text())["aliasing_by_grid"]
     assert list(grids) == ["6x11", "10x19", "16x30"]

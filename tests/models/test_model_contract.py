@@ -118,7 +118,7 @@ def test_aliasing_falls_with_the_grid_and_vanishes_in_the_exact_variant() -> Non
 
 
 def test_resolution_errors_of_the_doctor() -> None:
-    model = random_model(compose_model("facet", *SMALL, "model/activation=silu"))
+    model = random_model(compose_model("facet", *SMALL, "model/activation=silu", "model.mixer_resolution=[10,19]"))
     found = suite.resolution_errors(model, molecule(model.elements))
     assert list(found) == ["6x11", "10x19", "16x30"]
     assert list(found.values()) == sorted(found.values(), reverse=True)
