@@ -68,17 +68,13 @@ def draw_structure(axes: Axes, atoms: Atoms, view: np.ndarray, forces: bool) -> 
         bond = np.linalg.norm(places[sender] - places[receiver])
         bonded = bond < 1.25 * (covalent_radii[atoms.numbers[[sender, receiver]]].sum())
         if sender < receiver and (bonded or not forces):
-            style = (
-                {"color": GREY, "linewidth": 3.0} if bonded and forces else {"color": BLUE, "linewidth": 0.9}
-            )
+            style = {"color": GREY, "linewidth": 3.0} if bonded and forces else {"color": BLUE, "linewidth": 0.9}
             axes.plot(*places[[sender, receiver], :2].T, zorder=1, **style)
     for k in np.argsort(places[:, 2]):
         number = atoms.numbers[k]
         radius = 0.55 * covalent_radii[number] if forces else 0.3 * covalent_radii[number] + 0.06
         face = 0.85 * jmol_colors[number] + 0.1
-        axes.add_patch(
-            Circle(places[k, :2], radius, facecolor=face, edgecolor="black", linewidth=0.8, zorder=2)
-        )
+        axes.add_patch(Circle(places[k, :2], radius, facecolor=face, edgecolor="black", linewidth=0.8, zorder=2))
         if forces:
             end = places[k, :2] + 0.35 * pulls[k, :2]
             arrow = {"arrowstyle": "-|>", "mutation_scale": 11, "color": "#D55E00", "linewidth": 1.6}
@@ -107,24 +103,18 @@ def draw_flow(figure: Figure) -> None:
         arrow(axes, (6.75, 3.25), (7.3, y + 0.45))
 
 
-def box(
-    axes: Axes, x: float, y: float, width: float, height: float, title: str, text: str, colour: str
-) -> None:
+def box(axes: Axes, x: float, y: float, width: float, height: float, title: str, text: str, colour: str) -> None:
     """Draw a rounded box with a bold first line."""
     style = {"boxstyle": "round,pad=0.02,rounding_size=0.15", "facecolor": "white", "edgecolor": colour}
     axes.add_patch(FancyBboxPatch((x, y), width, height, linewidth=1.6, **style))
     middle = x + width / 2
-    axes.text(
-        middle, y + 0.70 * height, title, ha="center", va="center", fontsize=10, color=colour, weight="bold"
-    )
+    axes.text(middle, y + 0.70 * height, title, ha="center", va="center", fontsize=10, color=colour, weight="bold")
     axes.text(middle, y + 0.30 * height, text, ha="center", va="center", fontsize=8, color="black")
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Draw an arrow between two boxes."""
-    axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=GREY, linewidth=1.2)
-    )
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=GREY, linewidth=1.2))
 
 
 if __name__ == "__main__":

@@ -150,9 +150,7 @@ def conformer(name: str) -> Atoms:
     return atoms
 
 
-def run_md(
-    name: str, temperature: int, frames: int, interval: int, equilibration: int, seed: int
-) -> list[Atoms]:
+def run_md(name: str, temperature: int, frames: int, interval: int, equilibration: int, seed: int) -> list[Atoms]:
     """Sample ``frames`` snapshots every ``interval`` steps after equilibration."""
     if frames < 1:
         return []
@@ -271,9 +269,7 @@ def check(path: Path, frames: int, seed: int, components: int = 6, step: float =
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data/ethanol_dft/ethanol.xyz"))
     parser.add_argument("--frames", type=int, default=300, help="number of free MD snapshots")
     parser.add_argument("--held", type=int, default=80, help="number of held-trans snapshots")

@@ -112,9 +112,7 @@ def test_consumers_name_no_backend() -> None:
 
 
 def test_every_file_is_small() -> None:
-    sizes = {
-        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES
-    }
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert sizes
     large = {name: size for name, size in sizes.items() if size > LIMIT}
     assert not large, f"more than {LIMIT} lines, split by idea: {large}"
@@ -138,9 +136,7 @@ def test_every_function_is_short() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     silent = [
-        str(path.relative_to(ROOT))
-        for path in SOURCES
-        if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        str(path.relative_to(ROOT)) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
     ]
     assert not silent
 
@@ -189,9 +185,7 @@ def test_doctor_needs_no_test_packages() -> None:
 def test_importing_the_package_is_light() -> None:
     code = "import sys, mlip; print(sorted({'torch', 'ase', 'e3nn', 'lightning'} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

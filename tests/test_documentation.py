@@ -62,9 +62,7 @@ def test_commands_and_their_options_exist(page: str, line: str) -> None:
             assert word.split("=")[0] in known, f"{page}: {line}"
 
 
-@pytest.mark.parametrize(
-    ("page", "line"), [x for x in command_lines() if x[1].split()[1] in ("train", "evaluate")]
-)
+@pytest.mark.parametrize(("page", "line"), [x for x in command_lines() if x[1].split()[1] in ("train", "evaluate")])
 def test_settings_exist(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test.xyz").touch()
@@ -76,9 +74,7 @@ def test_settings_exist(page: str, line: str, tmp_path: Path, monkeypatch: pytes
 def test_defaults_are_the_defaults() -> None:
     """The table of settings in docs/train.md."""
     config = OmegaConf.to_container(compose("train", []), resolve=False)
-    rows = re.findall(
-        r"^\| (`[^|]+) \| ([^|]+) \|", (ROOT / "docs" / "train.md").read_text(encoding="utf-8"), re.M
-    )
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", (ROOT / "docs" / "train.md").read_text(encoding="utf-8"), re.M)
     compared = 0
     for keys, values in rows:
         for key, value in zip(re.findall(r"`([\w.]+)`", keys), re.split(r", ", values), strict=False):

@@ -30,9 +30,7 @@ def compose(name: str, overrides: Sequence[str], extra_dir: Path | None = None) 
     """
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
-            raise ConfigError(
-                f"'{text}' is not an override; write key=value, e.g. cutoff=5.0 or experiment=3bpa."
-            )
+            raise ConfigError(f"'{text}' is not an override; write key=value, e.g. cutoff=5.0 or experiment=3bpa.")
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"There is no configuration folder '{extra_dir}'.")
     search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []

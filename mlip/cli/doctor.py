@@ -21,9 +21,7 @@ def doctor(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the generated structures.")] = 0,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write the table to this file, too.")
-    ] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the table to this file, too.")] = None,
 ) -> None:
     """Check that a model obeys physics: symmetries, derivatives, the cutoff, precision, batches.
 
@@ -42,9 +40,7 @@ def doctor(
     if json_path is not None:
         _write_json(json_path, model, rows, grids)
     if failed:
-        typer.echo(
-            f"{len(failed)} of {len(rows)} checks failed: do not trust this model before you know why."
-        )
+        typer.echo(f"{len(failed)} of {len(rows)} checks failed: do not trust this model before you know why.")
         raise typer.Exit(1)
     typer.echo(f"All {len(rows)} checks passed.")
 
@@ -89,7 +85,8 @@ def _show(title: str, rows: Sequence[Measurement], grids: dict[str, float]) -> N
         table.add_column("what it does to you", overflow="fold")
     for row in rows:
         mark = Text("pass", style="green") if row.passed else Text("FAIL", style="bold red")
-        table.add_row(mark, row.name, f"{row.value:.1e}", f"{row.tolerance:.0e}", row.unit, *([] if row.passed else [row.meaning]))
+        numbers = f"{row.value:.1e}", f"{row.tolerance:.0e}"
+        table.add_row(mark, row.name, *numbers, row.unit, *([] if row.passed else [row.meaning]))
     console.print(table)
     if grids:
         text = ", ".join(f"{grid}: {error:.1e}" for grid, error in grids.items())
@@ -110,10 +107,7 @@ def _write_json(path: Path, model: Path, rows: Sequence[Measurement], grids: dic
     from mlip.core.files import write_text_atomically
 
     # JSON knows no NaN: a value that is not finite becomes null, and its row has failed anyway.
-    table = [
-        {**asdict(row), "value": row.value if isfinite(row.value) else None, "passed": row.passed}
-        for row in rows
-    ]
+    table = [{**asdict(row), "value": row.value if isfinite(row.value) else None, "passed": row.passed} for row in rows]
     report = {
         "model": str(model),
         "passed": all(row.passed for row in rows),

@@ -42,17 +42,11 @@ def evaluate(
         Path | None,
         typer.Option(help="Leave out structures whose geometry is in this file, e.g. training data."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [default: evaluate_DATA]")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")
-    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: evaluate_DATA]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.  [default: the model's]")] = None,
-    max_edges: Annotated[
-        int, typer.Option(min=1, help="Edges evaluated at once; lower it to save memory.")
-    ] = 20_000,
+    max_edges: Annotated[int, typer.Option(min=1, help="Edges evaluated at once; lower it to save memory.")] = 20_000,
 ) -> None:
     """Measure the errors of a model on labelled data.
 
@@ -132,9 +126,7 @@ def _claim(folder: Path, overwrite: bool) -> Path:
     from mlip.core.errors import MlipError
 
     if (folder / "metrics.json").exists() and not overwrite:
-        raise MlipError(
-            f"'{folder}' holds results already: choose another folder with --output, or --overwrite."
-        )
+        raise MlipError(f"'{folder}' holds results already: choose another folder with --output, or --overwrite.")
     return folder
 
 
@@ -150,9 +142,7 @@ def _select(data: dict[str, Any], subset: Subset, exclude: Path | None) -> list[
         unwanted = {geometry_hash(atoms) for atoms in read_frames(exclude)}
         samples = [sample for sample in samples if geometry_hash(sample.atoms) not in unwanted]
     if not samples:
-        raise DataError(
-            f"The part '{subset.value}' of the data holds no structure: set data.split.{subset.value}."
-        )
+        raise DataError(f"The part '{subset.value}' of the data holds no structure: set data.split.{subset.value}.")
     return samples
 
 

@@ -38,9 +38,7 @@ def md(
     model: Annotated[Path, typer.Option("--model", "-m", help="Model file, as training writes it.")],
     ensemble: Annotated[EnsembleName, typer.Option(help="What is kept constant.")] = EnsembleName.nvt,
     temperature: Annotated[float, typer.Option(help="K; with nve of the starting velocities only.")] = 300.0,
-    steps: Annotated[
-        int, typer.Option(help="Step to end at, counted from the start of the first run.")
-    ] = 10_000,
+    steps: Annotated[int, typer.Option(help="Step to end at, counted from the start of the first run.")] = 10_000,
     timestep: Annotated[float, typer.Option(help="fs.")] = 0.5,
     thermostat: Annotated[ThermostatName | None, typer.Option(help="For nvt.  [default: langevin]")] = None,
     friction: Annotated[float | None, typer.Option(help="Of Langevin, 1/ps.  [default: 10]")] = None,
@@ -56,20 +54,12 @@ def md(
         bool, typer.Option("--keep-velocities", help="Start from the velocities in the file.")
     ] = False,
     frame: Annotated[int, typer.Option(help="Frame of a file with several structures; -1 is the last.")] = -1,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [default: md_STRUCTURE]")
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Continue the run in the output folder.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in the output folder.")
-    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: md_STRUCTURE]")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Continue the run in the output folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.  [default: the model's]")] = None,
-    skin: Annotated[
-        float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")
-    ] = 0.5,
+    skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
 ) -> None:
     """Run molecular dynamics: NVE, NVT or NPT.
 
@@ -101,12 +91,8 @@ def md(
     chosen = choose_ensemble(ensemble, thermostat, temperature, options)
     atoms = read_structure(structure, frame)
     calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin)
-    advice = (
-        "continue it with --restart, replace it with --overwrite, or choose another folder with --output."
-    )
-    folder = claim_folder(
-        output or Path(f"md_{structure.stem}"), "trajectory.traj", overwrite or restart, advice
-    )
+    advice = "continue it with --restart, replace it with --overwrite, or choose another folder with --output."
+    folder = claim_folder(output or Path(f"md_{structure.stem}"), "trajectory.traj", overwrite or restart, advice)
     files = MDFiles(folder / "trajectory.traj", folder / "thermo.csv", restart)
     console = Console()
     with _progress_bar(console, timestep) as report:
@@ -124,9 +110,7 @@ def md(
             callback=report,
         )
     write_final_structure(folder, summary.atoms)
-    write_summary(
-        folder / "summary.json", {"structure": str(structure), "model": str(model), **summary.as_dict()}
-    )
+    write_summary(folder / "summary.json", {"structure": str(structure), "model": str(model), **summary.as_dict()})
     title = f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}"
     plot_md(folder / "md.png", read_thermo(folder / "thermo.csv"), len(summary.atoms), title)
     _show(summary, folder, console)
@@ -153,9 +137,7 @@ def choose_ensemble(
     from mlip.simulate import ensembles
 
     if thermostat is not None and ensemble is not EnsembleName.nvt:
-        raise SimulationError(
-            f"--thermostat is for --ensemble nvt, it has no effect with {ensemble}: leave it out."
-        )
+        raise SimulationError(f"--thermostat is for --ensemble nvt, it has no effect with {ensemble}: leave it out.")
     kinds = {
         EnsembleName.nve: ensembles.NVE,
         EnsembleName.npt: ensembles.IsotropicNPT,

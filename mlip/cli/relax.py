@@ -14,30 +14,20 @@ if TYPE_CHECKING:
 def relax(
     structure: Annotated[Path, typer.Argument(help="Any file that ASE reads: CIF, POSCAR, xyz, traj, …")],
     model: Annotated[Path, typer.Option("--model", "-m", help="Model file, as training writes it.")],
-    cell: Annotated[
-        bool, typer.Option("--cell", help="Relax the cell too (periodic directions only).")
-    ] = False,
+    cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too (periodic directions only).")] = False,
     pressure: Annotated[float, typer.Option(help="Target pressure in GPa, with --cell.")] = 0.0,
     fmax: Annotated[float, typer.Option(help="Stop when the largest force is below, eV/Å.")] = 0.05,
     steps: Annotated[int, typer.Option(help="Give up after this many steps.")] = 500,
-    optimizer: Annotated[
-        str, typer.Option(help="FIRE (robust), LBFGS (fast near a minimum) or BFGS.")
-    ] = "FIRE",
+    optimizer: Annotated[str, typer.Option(help="FIRE (robust), LBFGS (fast near a minimum) or BFGS.")] = "FIRE",
     frame: Annotated[int, typer.Option(help="Frame of a file with several structures; -1 is the last.")] = -1,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [default: relax_STRUCTURE]")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")
-    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: relax_STRUCTURE]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[
         str | None,
         typer.Option(help="float32 or float64; use float64 for fmax below 1e-3.  [default: the model's]"),
     ] = None,
-    skin: Annotated[
-        float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")
-    ] = 0.5,
+    skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
 ) -> None:
     """Relax a structure: positions, and with --cell the cell as well.
 
@@ -85,9 +75,7 @@ def relax(
             callback=report,
         )
     write_final_structure(folder, result.atoms)
-    write_summary(
-        folder / "summary.json", {"structure": str(structure), "model": str(model), **result.as_dict()}
-    )
+    write_summary(folder / "summary.json", {"structure": str(structure), "model": str(model), **result.as_dict()})
     plot_relaxation(folder / "relaxation.png", result)
     _show(result, folder, console)
 
@@ -103,14 +91,10 @@ def _show(result: "RelaxationResult", folder: Path, console: "Console") -> None:
     for name in ("", "start", "final"):
         table.add_column(name, justify="left" if not name else "right")
     table.add_row("energy / eV", f"{before.energy:.6f}", f"{after.energy:.6f}")
-    table.add_row(
-        "energy change / meV/atom", "", f"{1000 * (after.energy - before.energy) / len(result.atoms):.3f}"
-    )
+    table.add_row("energy change / meV/atom", "", f"{1000 * (after.energy - before.energy) / len(result.atoms):.3f}")
     table.add_row("largest force / eV/Å", f"{before.fmax:.5f}", f"{after.fmax:.5f}")
     if before.stress_max is not None and after.stress_max is not None:
-        table.add_row(
-            "largest stress / GPa", f"{before.stress_max / GPA:.4f}", f"{after.stress_max / GPA:.4f}"
-        )
+        table.add_row("largest stress / GPa", f"{before.stress_max / GPA:.4f}", f"{after.stress_max / GPA:.4f}")
     if before.volume is not None and after.volume is not None:
         change = f"{after.volume:.3f} ({100 * (result.volume_change or 0):+.2f} %)"
         table.add_row("volume / Å³", f"{before.volume:.3f}", change)

@@ -32,9 +32,7 @@ def locate(target: str) -> Callable[..., Any]:
         ConfigError: the path is outside the allowed packages, or nothing is there.
     """
     if not isinstance(target, str) or "." not in target:
-        raise ConfigError(
-            f"_target_ must be a dotted path such as 'mlip.models.facet.Facet', got {target!r}."
-        )
+        raise ConfigError(f"_target_ must be a dotted path such as 'mlip.models.facet.Facet', got {target!r}.")
     packages = allowed_packages()
     if not any(target.startswith(f"{package}.") for package in packages):
         raise ConfigError(
@@ -50,8 +48,7 @@ def locate(target: str) -> Callable[..., Any]:
     if (
         found is None
         or not callable(found)
-        or getattr(found, "__module__", "").split(".")[0]
-        not in {package.split(".")[0] for package in packages}
+        or getattr(found, "__module__", "").split(".")[0] not in {package.split(".")[0] for package in packages}
     ):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise ConfigError(f"'{module_name}' has no '{attribute}'.{did_you_mean(attribute, public)}")
@@ -105,9 +102,7 @@ def build(config: Any, **extra: Any) -> Any:
             and name not in options
         ]
         if missing:
-            raise ConfigError(
-                f"{builder.__name__} needs the option(s) {', '.join(missing)}, which are not set."
-            )
+            raise ConfigError(f"{builder.__name__} needs the option(s) {', '.join(missing)}, which are not set.")
         try:
             return builder(**options)
         except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:

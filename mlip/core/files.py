@@ -20,14 +20,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix is kept because some writers choose their format by it.
-        with NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix, delete=False
-        ) as handle:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix, delete=False) as handle:
             temporary = Path(handle.name)
     except OSError as error:
-        raise MlipError(
-            f"Cannot write '{path}': {error.strerror or error}. Choose another folder."
-        ) from error
+        raise MlipError(f"Cannot write '{path}': {error.strerror or error}. Choose another folder.") from error
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_umask())

@@ -17,9 +17,7 @@ UNBOUND = 50.0
 def composition(samples: Sequence[Sample]) -> tuple[list[str], np.ndarray]:
     """Return the element symbols, sorted by atomic number, and the counts (samples, elements)."""
     numbers = sorted({int(number) for sample in samples for number in sample.atoms.numbers})
-    counts = np.array(
-        [[np.count_nonzero(s.atoms.numbers == z) for z in numbers] for s in samples], dtype=float
-    )
+    counts = np.array([[np.count_nonzero(s.atoms.numbers == z) for z in numbers] for s in samples], dtype=float)
     return [chemical_symbols[number] for number in numbers], counts.reshape(len(samples), len(numbers))
 
 
@@ -46,9 +44,7 @@ def atomic_energies(
         ConfigError: an unknown source.
     """
     if source not in ("auto", "isolated", "least_squares"):
-        raise ConfigError(
-            f"The source of atomic energies must be auto, isolated or least_squares, got {source!r}."
-        )
+        raise ConfigError(f"The source of atomic energies must be auto, isolated or least_squares, got {source!r}.")
     elements, counts = composition(samples)
     energies = sample_energies(samples)
     isolated = dict(isolated or {})
@@ -79,9 +75,7 @@ def _from_isolated(
     return chosen
 
 
-def _from_least_squares(
-    elements: list[str], counts: np.ndarray, energies: np.ndarray
-) -> tuple[dict[str, float], str]:
+def _from_least_squares(elements: list[str], counts: np.ndarray, energies: np.ndarray) -> tuple[dict[str, float], str]:
     labelled = np.isfinite(energies)
     if not labelled.any():
         return dict.fromkeys(elements, 0.0), "zero (no energies in the data)"

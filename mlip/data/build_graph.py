@@ -27,9 +27,7 @@ def build_graph(atoms: Atoms, cutoff: float, labels: Mapping[str, np.ndarray] | 
         StructureError: no atoms, an atomic number outside 1–118, positions not finite, periodic axes without
             volume, or a label of the wrong shape.
     """
-    return graph_from_pairs(
-        atoms, neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff), labels
-    )
+    return graph_from_pairs(atoms, neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff), labels)
 
 
 def graph_from_pairs(atoms: Atoms, pairs: Pairs, labels: Mapping[str, np.ndarray] | None = None) -> AtomGraph:
@@ -70,7 +68,5 @@ def _label(name: str, value: np.ndarray, num_atoms: int) -> torch.Tensor:
     shape = (num_atoms if field.level == "atom" else 1, *field.shape)
     array = np.asarray(value, dtype=np.float64)
     if array.shape not in (shape, shape[1:] if field.level == "graph" else shape):
-        raise StructureError(
-            f"The label '{name}' of {num_atoms} atoms must have shape {shape}, got {array.shape}."
-        )
+        raise StructureError(f"The label '{name}' of {num_atoms} atoms must have shape {shape}, got {array.shape}.")
     return torch.tensor(array.reshape(shape))

@@ -68,8 +68,7 @@ class LabelUnits:
             name = getattr(self, quantity)
             if name not in known:
                 raise ConfigError(
-                    f"{quantity}_unit must be one of {', '.join(known)}, got {name!r}."
-                    f"{did_you_mean(str(name), known)}"
+                    f"{quantity}_unit must be one of {', '.join(known)}, got {name!r}.{did_you_mean(str(name), known)}"
                 )
         if self.stress_sign not in (1, -1):
             raise ConfigError(
@@ -117,9 +116,7 @@ class LabelUnits:
                 continue
             stated = _read_hint((match[1] or "").lower(), value)
             if match[1] and not stated:
-                raise DataError(
-                    f"{where} says {key}={value!r}, which is no known unit. Correct or remove it."
-                )
+                raise DataError(f"{where} says {key}={value!r}, which is no known unit. Correct or remove it.")
             for quantity, unit in stated:
                 hints[quantity] = unit
                 configured = getattr(self, quantity)

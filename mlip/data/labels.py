@@ -135,9 +135,7 @@ class LabelReader:
         except (TypeError, ValueError) as error:
             raise DataError(f"{where}: the {label} '{key}' must be numbers, got {value!r}.") from error
         if not np.isfinite(array).all():
-            raise DataError(
-                f"{where}: the {label} '{key}' is not finite (NaN or inf). Remove or repair the frame."
-            )
+            raise DataError(f"{where}: the {label} '{key}' is not finite (NaN or inf). Remove or repair the frame.")
         if label == "energy":
             if array.size != 1:
                 raise DataError(f"{where}: the energy '{key}' must be one number, got shape {array.shape}.")
@@ -148,9 +146,7 @@ class LabelReader:
 
     def _forces(self, key: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray:
         if array.shape != (num_atoms, 3):
-            raise DataError(
-                f"{where}: the forces '{key}' must have shape ({num_atoms}, 3), got {array.shape}."
-            )
+            raise DataError(f"{where}: the forces '{key}' must have shape ({num_atoms}, 3), got {array.shape}.")
         forces = array * (self.units.to_ev / self.units.to_angstrom)
         norms = np.linalg.norm(forces, axis=1)
         if norms.max() > self.max_force:

@@ -102,9 +102,7 @@ class ResumableLoader:
         pin_memory: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.sampler = EdgeBudgetSampler(
-            dataset.num_edges, batch_edges, max_graphs, shuffle, seed, rank, world_size
-        )
+        self.sampler = EdgeBudgetSampler(dataset.num_edges, batch_edges, max_graphs, shuffle, seed, rank, world_size)
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self._batches_done = 0
         self._resume_at: tuple[int, int] | None = None
@@ -127,9 +125,7 @@ class ResumableLoader:
         self._resume_at = None
         self._batches_done = start
         todo = self.sampler.batches(epoch)[start:]
-        loader = DataLoader(
-            self.dataset, batch_sampler=todo, num_workers=self.num_workers, pin_memory=self.pin_memory
-        )
+        loader = DataLoader(self.dataset, batch_sampler=todo, num_workers=self.num_workers, pin_memory=self.pin_memory)
         for batch in loader:
             self._batches_done += 1
             yield batch

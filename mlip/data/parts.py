@@ -67,9 +67,7 @@ def load_dataset(config: Mapping[str, Any], path: Any = None) -> Dataset:
         options["path"] = path
     dataset = build(options)
     if not isinstance(dataset, Dataset):
-        raise ConfigError(
-            f"data.dataset._target_ must be a data set of mlip, got '{options.get('_target_')}'."
-        )
+        raise ConfigError(f"data.dataset._target_ must be a data set of mlip, got '{options.get('_target_')}'.")
     return dataset
 
 
@@ -91,9 +89,7 @@ def load_parts(config: Mapping[str, Any]) -> Parts:
     allow = split.pop("allow_duplicates", False)
     unknown = [key for key in split if key not in (*PARTS, "seed")]
     if unknown:
-        raise ConfigError(
-            f"data.split has no setting '{unknown[0]}'.{did_you_mean(unknown[0], (*PARTS, 'seed'))}"
-        )
+        raise ConfigError(f"data.split has no setting '{unknown[0]}'.{did_you_mean(unknown[0], (*PARTS, 'seed'))}")
     files = {name: config.get(f"{name}_path") for name in ("valid", "test")}
     for name, path in files.items():
         if path is not None:

@@ -69,9 +69,7 @@ def _draw(num_samples: int, parts: Mapping[str, int | float], seed: int) -> dict
         counts["train"] += num_samples - sum(counts.values())
     if sum(counts.values()) > num_samples:
         wanted = ", ".join(f"{name}={count}" for name, count in counts.items())
-        raise ConfigError(
-            f"The split asks for more samples than the data set has: {wanted} of {num_samples}."
-        )
+        raise ConfigError(f"The split asks for more samples than the data set has: {wanted} of {num_samples}.")
     order = np.random.default_rng(seed).permutation(num_samples)
     split, start = {}, 0
     for name, count in counts.items():

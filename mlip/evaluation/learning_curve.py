@@ -125,14 +125,10 @@ def _error(axes: Axes, curves: dict[str, Curve], name: str, title: str, unit: st
     steps, values = curves[name]
     shown = [values]
     for k, part in enumerate(sorted(key for key in curves if key.startswith(f"{name}/"))):
-        axes.plot(
-            *curves[part], color=COLOURS[(k + 1) % len(COLOURS)], linewidth=0.8, label=part.split("/")[-1]
-        )
+        axes.plot(*curves[part], color=COLOURS[(k + 1) % len(COLOURS)], linewidth=0.8, label=part.split("/")[-1])
         shown.append(curves[part][1])
     axes.plot(steps, values, color=COLOURS[0], linewidth=1.6, marker="o", markersize=2.5, label="all")
-    _finish(
-        axes, f"{title}: best {short(values.min())}, last {short(values[-1])}", unit, np.concatenate(shown)
-    )
+    _finish(axes, f"{title}: best {short(values.min())}, last {short(values[-1])}", unit, np.concatenate(shown))
     if len(shown) > 1:
         axes.legend(fontsize=8, frameon=False, ncols=1 + len(shown) // 5)
 

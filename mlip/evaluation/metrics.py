@@ -71,9 +71,7 @@ class ErrorStatistics:
         self.fields = tuple(fields)
         for field in self.fields:
             if field not in LABELS:
-                raise ConfigError(
-                    f"There is no label '{field}'.{did_you_mean(field, LABELS)} Known: {LABELS}."
-                )
+                raise ConfigError(f"There is no label '{field}'.{did_you_mean(field, LABELS)} Known: {LABELS}.")
         self._moments: dict[str, Moments] = {}
 
     def update(self, predictions: Mapping[str, Tensor], graph: AtomGraph) -> None:
@@ -96,8 +94,7 @@ class ErrorStatistics:
                 label = torch.full_like(predicted, math.nan)
             if label.shape != predicted.shape:
                 raise DataError(
-                    f"The label '{field}' has shape {tuple(label.shape)}, "
-                    f"its prediction {tuple(predicted.shape)}."
+                    f"The label '{field}' has shape {tuple(label.shape)}, its prediction {tuple(predicted.shape)}."
                 )
             error = predicted - label.to(predicted)
             missing = label.isnan()

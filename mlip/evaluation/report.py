@@ -44,9 +44,7 @@ def write_report(
         DataError: there is nothing to plot.
     """
     folder = Path(folder)
-    frames = [
-        predicted_frame(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)
-    ]
+    frames = [predicted_frame(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
     write_atomically(folder / "predictions.xyz", lambda path: write(path, frames, format="extxyz"))
     parity_plot(folder / "parity.png", graphs, predictions, title)
     content = {**record, "errors": statistics.compute(), "counts": statistics.counts()}
@@ -67,7 +65,5 @@ def predicted_frame(sample: Sample, prediction: Prediction) -> Atoms:
             atoms.arrays["reference_forces"] = value
         else:
             atoms.info[f"reference_{name}"] = float(value) if name == "energy" else value
-    atoms.info.update(
-        {name: value for name, value in sample.info.items() if name in ("source", "config_type")}
-    )
+    atoms.info.update({name: value for name, value in sample.info.items() if name in ("source", "config_type")})
     return atoms

@@ -82,9 +82,7 @@ class AtomisticModel(ConstantsModule, ABC):
         known = {_number_of[symbol] for symbol in self.elements}
         unknown = sorted({int(z) for z in atomic_numbers} - known)
         if unknown:
-            names = ", ".join(
-                chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in unknown
-            )
+            names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in unknown)
             raise StructureError(
                 f"The model knows {', '.join(self.elements)}; the structure contains {names}. "
                 "Use a model trained on these elements."

@@ -14,9 +14,7 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.flo
 """Floating-point types by their name in configurations and on the command line."""
 
 
-def build_model(
-    config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32
-) -> AtomisticModel:
+def build_model(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> AtomisticModel:
     """Build a model with reproducible initial weights.
 
     Args:
@@ -49,9 +47,7 @@ def _check_targets(config: Any) -> None:
         if TARGET in config:
             found = locate(config[TARGET])
             if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
-                raise ConfigError(
-                    f"_target_ '{config[TARGET]}' is no part of a model: only modules are built here."
-                )
+                raise ConfigError(f"_target_ '{config[TARGET]}' is no part of a model: only modules are built here.")
         for value in config.values():
             _check_targets(value)
     elif isinstance(config, list | tuple):

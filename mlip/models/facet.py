@@ -143,9 +143,7 @@ class Facet(AtomisticModel):
         try:
             hidden = Irreps(text)
         except ValueError as error:
-            raise ConfigError(
-                f"irreps_hidden='{text}' cannot be read; write e.g. '64x0e+64x1o+32x2e'."
-            ) from error
+            raise ConfigError(f"irreps_hidden='{text}' cannot be read; write e.g. '64x0e+64x1o+32x2e'.") from error
         natural = all(ir.p == (-1) ** ir.l for _, ir in hidden)
         increasing = [ir.l for _, ir in hidden] == sorted({ir.l for _, ir in hidden})
         empty = not len(hidden) or any(mul < 1 for mul, _ in hidden)
@@ -166,9 +164,9 @@ class Facet(AtomisticModel):
         dtype = self.embedding.dtype
         senders, receivers = graph.edge_index[0], graph.edge_index[1]
         batch = graph_index(graph)
-        vectors = edge_vectors(
-            graph.positions, graph.cell, graph.cell_shifts, senders, receivers, batch[receivers]
-        ).to(dtype)
+        vectors = edge_vectors(graph.positions, graph.cell, graph.cell_shifts, senders, receivers, batch[receivers]).to(
+            dtype
+        )
         distances = safe_norm(vectors)
         # e3nn's own normalisation has a gradient of 1e12 at length zero; this one has a finite one.
         directions = vectors / torch.where(distances == 0, torch.ones_like(distances), distances)[:, None]

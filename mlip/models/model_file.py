@@ -24,9 +24,7 @@ _KEY = "mlip"
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
 
 
-def save_model(
-    path: str | os.PathLike[str], model: AtomisticModel, metadata: Mapping[str, Any] | None = None
-) -> None:
+def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a model file, whole or not at all.
 
     Args:
@@ -54,9 +52,7 @@ def save_model(
     try:
         text = json.dumps(header, sort_keys=True)
     except (TypeError, ValueError) as error:
-        raise ModelFileError(
-            f"Configuration and metadata must be plain JSON data to be saved: {error}."
-        ) from error
+        raise ModelFileError(f"Configuration and metadata must be plain JSON data to be saved: {error}.") from error
 
     def write(temporary: Path) -> None:
         try:
@@ -129,9 +125,7 @@ def _shapes_fit(model: AtomisticModel, weights: Mapping[str, torch.Tensor], path
 def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(
-            f"There is no model file '{path}'. Training writes one to RUN/model.safetensors."
-        )
+        raise ModelFileError(f"There is no model file '{path}'. Training writes one to RUN/model.safetensors.")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -141,9 +135,7 @@ def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], 
             f"'{path}' cannot be read as a model file: it is truncated or not a safetensors file ({error})."
         ) from error
     if text is None:
-        raise ModelFileError(
-            f"'{path}' is a safetensors file, but not one of mlip: its header has no '{_KEY}' entry."
-        )
+        raise ModelFileError(f"'{path}' is a safetensors file, but not one of mlip: its header has no '{_KEY}' entry.")
     try:
         header = json.loads(text)
         version = header["format_version"]

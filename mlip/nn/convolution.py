@@ -56,7 +56,5 @@ class Convolution(nn.Module):
             ``(atoms, irreps_out.dim)``.
         """
         weight = self.radial_weights(edge_basis)
-        messages = self.tensor_product.convolve(
-            features, edge_harmonics, weight, senders, receivers, features.shape[0]
-        )
+        messages = self.tensor_product.convolve(features, edge_harmonics, weight, senders, receivers, features.shape[0])
         return self.linear(messages * self.scale) + self.self_linear(features)

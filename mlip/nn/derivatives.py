@@ -43,9 +43,7 @@ def predict(
     """
     for field in fields:
         if field not in PREDICTABLE:
-            raise ConfigError(
-                f"Cannot predict '{field}'.{did_you_mean(field, PREDICTABLE)} Known: {PREDICTABLE}."
-            )
+            raise ConfigError(f"Cannot predict '{field}'.{did_you_mean(field, PREDICTABLE)} Known: {PREDICTABLE}.")
     wants_forces, wants_stress = "forces" in fields, "stress" in fields
     if not (wants_forces or wants_stress):
         with torch.set_grad_enabled(create_graph):
@@ -101,9 +99,7 @@ def stress_from_virial(strain_gradient: Tensor, cell: Tensor, pbc: Tensor) -> Te
     projector = periodic_projector(cell, pbc)
     projected = projector @ strain_gradient @ projector
     safe = torch.where(has_volume, volume, torch.ones_like(volume))
-    return torch.where(
-        has_volume[:, None, None], projected / safe[:, None, None], torch.zeros_like(projected)
-    )
+    return torch.where(has_volume[:, None, None], projected / safe[:, None, None], torch.zeros_like(projected))
 
 
 def periodic_projector(cell: Tensor, pbc: Tensor) -> Tensor:

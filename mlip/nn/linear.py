@@ -21,9 +21,7 @@ class EquivariantLinear(nn.Module):
     def __init__(self, irreps_in: Irreps, irreps_out: Irreps) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
-        self.sources = [
-            [k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out
-        ]
+        self.sources = [[k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out]
         self.weights = nn.ParameterList()
         for (mul, _), source in zip(self.irreps_out, self.sources):
             fan_in = sum(self.irreps_in[k].mul for k in source)

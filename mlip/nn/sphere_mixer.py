@@ -48,9 +48,7 @@ class SphereMixer(ConstantsModule):
             raise ConfigError(f"SphereMixer needs irreps with parities (-1)^l, got {self.irreps}.")
         self.num_channels = max(mul for mul, ir in self.irreps if ir.l > 0)
         if num_heads < 1 or self.num_channels % num_heads:
-            raise ConfigError(
-                f"num_heads={num_heads} does not divide the {self.num_channels} channels of the mixer."
-            )
+            raise ConfigError(f"num_heads={num_heads} does not divide the {self.num_channels} channels of the mixer.")
         self.activation = activation
         self.resolution = tuple(resolution or self._default_resolution())
         self.exact = activation.degree is not None and all(
@@ -103,9 +101,7 @@ class ScalarMixer(nn.Module):
     def __init__(self, num_channels: int, activation: Activation) -> None:
         super().__init__()
         self.activation = activation
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(num_channels, num_channels)) for _ in range(3)
-        )
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(num_channels, num_channels)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(nodes, num_channels)`` to the same shape."""

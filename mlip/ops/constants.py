@@ -34,9 +34,7 @@ class ConstantsModule(nn.Module):
         for name, (master, keep_dtype) in self._masters.items():
             # The buffer knows where it went: fn alone would leave the master of a module on a GPU here.
             moved = self._buffers[name]
-            self._buffers[name] = master.to(
-                device=moved.device, dtype=master.dtype if keep_dtype else moved.dtype
-            )
+            self._buffers[name] = master.to(device=moved.device, dtype=master.dtype if keep_dtype else moved.dtype)
         return self
 
     def constant_like(self, name: str, other: Tensor) -> Tensor:

@@ -29,9 +29,7 @@ class SphereGrid:
 
     def harmonics(self, lmax: int) -> Tensor:
         """Return ``(points, (lmax+1)²)`` real spherical harmonics, component normalisation, float64."""
-        return o3.spherical_harmonics(
-            list(range(lmax + 1)), self.points, normalize=False, normalization="component"
-        )
+        return o3.spherical_harmonics(list(range(lmax + 1)), self.points, normalize=False, normalization="component")
 
     def to_grid(self, lmax: int) -> Tensor:
         """Return the matrix ``(points, (lmax+1)²)`` from coefficients to values."""

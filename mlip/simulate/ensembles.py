@@ -48,9 +48,7 @@ class Ensemble(ABC):
         require_positive(temperature=self.temperature)
 
     @abstractmethod
-    def integrator(
-        self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator
-    ) -> MolecularDynamics:
+    def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return ASE's integrator.
 
         Args:
@@ -72,9 +70,7 @@ class NVE(Ensemble):
     name: ClassVar[str] = "NVE (velocity Verlet)"
     temperature: float = 300.0
 
-    def integrator(
-        self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator
-    ) -> MolecularDynamics:
+    def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return velocity Verlet."""
         return VelocityVerlet(atoms, timestep * FS)
 
@@ -101,14 +97,10 @@ class LangevinNVT(Ensemble):
         super().check(atoms)
         require_positive(friction=self.friction)
 
-    def integrator(
-        self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator
-    ) -> MolecularDynamics:
+    def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return ASE's Langevin integrator; the centre of mass diffuses, as it should."""
         friction = self.friction / (1000 * FS)
-        return Langevin(
-            atoms, timestep * FS, temperature_K=self.temperature, friction=friction, fixcm=False, rng=rng
-        )
+        return Langevin(atoms, timestep * FS, temperature_K=self.temperature, friction=friction, fixcm=False, rng=rng)
 
     def conserved_energy(self, dynamics: MolecularDynamics) -> float | None:
         """Return None: the bath's energy is not kept account of."""
@@ -133,13 +125,9 @@ class BussiNVT(Ensemble):
         super().check(atoms)
         require_positive(thermostat_time=self.time_constant)
 
-    def integrator(
-        self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator
-    ) -> MolecularDynamics:
+    def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return ASE's Bussi integrator for our count of the degrees of freedom."""
-        dynamics = Bussi(
-            atoms, timestep * FS, temperature_K=self.temperature, taut=self.time_constant * FS, rng=rng
-        )
+        dynamics = Bussi(atoms, timestep * FS, temperature_K=self.temperature, taut=self.time_constant * FS, rng=rng)
         # ASE counts 3 N, which would heat a molecule of N atoms by a factor N / (N - 2).
         dynamics.ndof = freedom
         dynamics.target_kinetic_energy = 0.5 * freedom * KB * self.temperature
@@ -168,9 +156,7 @@ class NoseHooverNVT(Ensemble):
         super().check(atoms)
         require_positive(thermostat_time=self.time_constant)
 
-    def integrator(
-        self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator
-    ) -> MolecularDynamics:
+    def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return ASE's integrator, with a chain made for our count of the degrees of freedom."""
         damping = self.time_constant * FS
         dynamics = NoseHooverChainNVT(atoms, timestep * FS, temperature_K=self.temperature, tdamp=damping)
@@ -213,13 +199,9 @@ class IsotropicNPT(Ensemble):
                 "Use NVT."
             )
         if atoms.constraints:
-            raise SimulationError(
-                "NPT cannot be run with fixed atoms or other constraints. Use NVT, or free them."
-            )
+            raise SimulationError("NPT cannot be run with fixed atoms or other constraints. Use NVT, or free them.")
 
-    def integrator(
-        self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator
-    ) -> MolecularDynamics:
+    def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return ASE's integrator, with a chain made for our count of the degrees of freedom."""
         damping = self.time_constant * FS
         dynamics = IsotropicMTKNPT(
@@ -238,9 +220,7 @@ class IsotropicNPT(Ensemble):
         return float(dynamics.get_conserved_energy())
 
 
-def nose_hoover_chain(
-    atoms: Atoms, temperature: float, damping: float, freedom: int
-) -> NoseHooverChainThermostat:
+def nose_hoover_chain(atoms: Atoms, temperature: float, damping: float, freedom: int) -> NoseHooverChainThermostat:
     """Return ASE's chain for a given number of degrees of freedom.
 
     ASE counts three an atom, also those of the conserved momenta, which hold no heat: the rest of a molecule

@@ -176,15 +176,12 @@ def _set_velocities(start: _Start, ensemble: Ensemble, rng: np.random.Generator,
         remove_rigid_motion(atoms)
     freedom = degrees_of_freedom(atoms, ensemble.momentum_conserved)
     if freedom <= 0:
-        raise SimulationError(
-            f"A structure of {len(atoms)} atom(s) has no internal motion that MD could follow."
-        )
+        raise SimulationError(f"A structure of {len(atoms)} atom(s) has no internal motion that MD could follow.")
     return freedom
 
 
 def _note_timestep(start: _Start, timestep: float) -> None:
     if 1 in start.atoms.numbers and timestep > LONGEST_HYDROGEN_STEP and start.atoms.get_masses().min() < 1.5:
         start.notes.append(
-            f"A time step of {timestep} fs is long for structures with hydrogen; 0.5 fs is usual, look at "
-            "the drift."
+            f"A time step of {timestep} fs is long for structures with hydrogen; 0.5 fs is usual, look at the drift."
         )

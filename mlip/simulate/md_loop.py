@@ -104,13 +104,9 @@ class MDLoop:
         atoms, time = self.dynamics.atoms, self.first_time + (step - self.first_step) * self.timestep
         if self._due(step, self.log_interval):
             conserved = self.ensemble.conserved_energy(self.dynamics)
-            log.append(
-                ThermoRow.measure(atoms, step, time, self.freedom, conserved, self.ensemble.needs_stress)
-            )
+            log.append(ThermoRow.measure(atoms, step, time, self.freedom, conserved, self.ensemble.needs_stress))
         if frames is not None and self._due(step, self.frame_interval):
-            frames.write(
-                atoms, step=step, time_fs=time, timestep_fs=self.timestep, ensemble=self.ensemble.name
-            )
+            frames.write(atoms, step=step, time_fs=time, timestep_fs=self.timestep, ensemble=self.ensemble.name)
         if self.callback is not None:
             temperature = temperature_of(atoms, self.freedom)
             self.callback(Progress(step, self.last_step, temperature, float(atoms.get_potential_energy())))
@@ -125,7 +121,5 @@ class _LimitPassed(Exception):
 
 def _kept(frames: FrameWriter | None) -> str:
     return (
-        "No trajectory was written."
-        if frames is None
-        else f"{frames.num_frames} frames are kept in '{frames.path}'."
+        "No trajectory was written." if frames is None else f"{frames.num_frames} frames are kept in '{frames.path}'."
     )

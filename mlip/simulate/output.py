@@ -43,6 +43,4 @@ def write_summary(path: str | os.PathLike[str], values: Mapping[str, Any]) -> No
         MlipError: the file cannot be written.
         ValueError: a value is NaN or infinite, which JSON does not have.
     """
-    write_text_atomically(
-        path, json.dumps(dict(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    write_text_atomically(path, json.dumps(dict(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

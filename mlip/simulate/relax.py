@@ -185,9 +185,7 @@ def cell_mask(atoms: Atoms) -> np.ndarray:
         SimulationError: a molecule, or a slab or wire that does not lie along the Cartesian axes.
     """
     if not atoms.pbc.any():
-        raise SimulationError(
-            "A molecule has no cell to relax: no axis is periodic. Relax the positions only."
-        )
+        raise SimulationError("A molecule has no cell to relax: no axis is periodic. Relax the positions only.")
     periodic = atoms.cell.array[atoms.pbc]
     along = np.linalg.pinv(periodic) @ periodic if not atoms.pbc.all() else np.eye(3)
     inside = np.diagonal(along).round(6)
@@ -217,11 +215,7 @@ def _optimise(
         reason = str(error).rstrip(".")
     except KeyboardInterrupt:
         reason = "stopped by the user"
-    kept = (
-        "no trajectory was written"
-        if frames is None
-        else f"{frames.num_frames} frames are in '{frames.path}'"
-    )
+    kept = "no trajectory was written" if frames is None else f"{frames.num_frames} frames are in '{frames.path}'"
     raise SimulationError(f"The relaxation ended at step {optimizer.nsteps}: {reason}; {kept}.")
 
 
@@ -230,21 +224,13 @@ def _measure(atoms: Atoms, step: int, mask: np.ndarray | None, pressure: float) 
     fmax = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
     stress_max = None
     if mask is not None:
-        stress_max = float(
-            np.abs((atoms.get_stress() + pressure * np.array([1, 1, 1, 0, 0, 0])) * mask).max()
-        )
+        stress_max = float(np.abs((atoms.get_stress() + pressure * np.array([1, 1, 1, 0, 0, 0])) * mask).max())
     if not np.isfinite([energy, fmax]).all():
-        raise StructureError(
-            f"the calculator returned an energy of {energy} eV and a largest force of {fmax} eV/Å"
-        )
-    return RelaxationStep(
-        step, energy, fmax, stress_max, float(atoms.get_volume()) if atoms.pbc.all() else None
-    )
+        raise StructureError(f"the calculator returned an energy of {energy} eV and a largest force of {fmax} eV/Å")
+    return RelaxationStep(step, energy, fmax, stress_max, float(atoms.get_volume()) if atoms.pbc.all() else None)
 
 
-def _warnings(
-    atoms: Atoms, pieces: int, converged: bool, max_steps: int, last: RelaxationStep
-) -> tuple[str, ...]:
+def _warnings(atoms: Atoms, pieces: int, converged: bool, max_steps: int, last: RelaxationStep) -> tuple[str, ...]:
     found = []
     if not converged:
         stress = "" if last.stress_max is None else f", largest stress {last.stress_max / GPA:.3g} GPa"
@@ -255,12 +241,9 @@ def _warnings(
     contact = closest_contact(atoms)
     if contact is not None:
         found.append(
-            f"In the final structure {contact.describe(atoms)}: the model is outside of what it was "
-            "trained on."
+            f"In the final structure {contact.describe(atoms)}: the model is outside of what it was trained on."
         )
     after = count_pieces(atoms)
     if after > pieces:
-        found.append(
-            f"The structure fell apart: it had {pieces} connected piece(s) at the start and has {after} now."
-        )
+        found.append(f"The structure fell apart: it had {pieces} connected piece(s) at the start and has {after} now.")
     return tuple(found)

@@ -86,7 +86,5 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
         formats |= {folder / f"{name}.cif": "cif", folder / f"{name}.vasp": "vasp"}
     for path, file_format in formats.items():
         options = {"sort": True} if file_format == "vasp" else {}
-        write_atomically(
-            path, lambda part, f=file_format, o=options: ase.io.write(str(part), atoms, format=f, **o)
-        )
+        write_atomically(path, lambda part, f=file_format, o=options: ase.io.write(str(part), atoms, format=f, **o))
     return list(formats)

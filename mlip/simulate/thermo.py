@@ -95,9 +95,7 @@ class ThermoLog:
         if self.path is None:
             return
         kept = [] if continue_after is None or not self.path.is_file() else read_thermo(self.path)
-        text = (
-            ",".join(HEADER) + "\n" + "".join(_line(row) for row in kept if row.step <= (continue_after or 0))
-        )
+        text = ",".join(HEADER) + "\n" + "".join(_line(row) for row in kept if row.step <= (continue_after or 0))
         write_text_atomically(self.path, text)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
@@ -138,15 +136,11 @@ def read_thermo(path: str | os.PathLike[str]) -> list[ThermoRow]:
         text = handle.read()
     lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
     if not lines or tuple(lines[0]) != HEADER:
-        raise SimulationError(
-            f"'{path}' is no thermodynamic log of this program: its first line is {lines[:1]}."
-        )
+        raise SimulationError(f"'{path}' is no thermodynamic log of this program: its first line is {lines[:1]}.")
     try:
         return [ThermoRow(int(line[0]), *(float(cell or "nan") for cell in line[1:])) for line in lines[1:]]
     except (ValueError, TypeError, IndexError) as error:
-        raise SimulationError(
-            f"'{path}' has a damaged line ({error}). Move the file away and run again."
-        ) from error
+        raise SimulationError(f"'{path}' has a damaged line ({error}). Move the file away and run again.") from error
 
 
 def column(rows: Sequence[ThermoRow], name: str) -> np.ndarray:

@@ -43,9 +43,7 @@ def evaluate_many(
         first = np.cumsum([0, *(len(atoms) for atoms in part)])
         for k in range(len(part)):
             rows = slice(first[k], first[k + 1])
-            found.append(
-                {name: v[rows] if FIELDS[name].level == "atom" else v[k] for name, v in values.items()}
-            )
+            found.append({name: v[rows] if FIELDS[name].level == "atom" else v[k] for name, v in values.items()})
     return found
 
 

@@ -24,9 +24,7 @@ def derivatives(function: Function, distances: Tensor, order: int) -> list[Tenso
     for chain in found:
         for _ in range(order):
             last = chain[-1]
-            gradient = (
-                torch.autograd.grad(last.sum(), r, create_graph=True)[0] if last.requires_grad else last * 0
-            )
+            gradient = torch.autograd.grad(last.sum(), r, create_graph=True)[0] if last.requires_grad else last * 0
             chain.append(gradient)
     return [torch.stack([chain[k].detach() for chain in found], dim=1) for k in range(order + 1)]
 
@@ -52,8 +50,7 @@ def derivative_error(function: Function, cutoff: float, order: int = 2) -> float
     found = derivatives(function, r, order)
     above, below = derivatives(function, r + step, order - 1), derivatives(function, r - step, order - 1)
     errors = [
-        ((above[k] - below[k]) / (2 * step) - found[k + 1]).abs().max()
-        / found[k + 1].abs().max().clamp(min=1.0)
+        ((above[k] - below[k]) / (2 * step) - found[k + 1]).abs().max() / found[k + 1].abs().max().clamp(min=1.0)
         for k in range(order)
     ]
     return float(torch.stack(errors).max())

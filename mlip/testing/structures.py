@@ -93,9 +93,7 @@ def standard_structures(elements: Sequence[str], seed: int = 0) -> dict[str, Ato
     }
 
 
-def away_from_cutoff(
-    atoms: Atoms, distances: Callable[[Atoms], np.ndarray], cutoff: float, margin: float
-) -> Atoms:
+def away_from_cutoff(atoms: Atoms, distances: Callable[[Atoms], np.ndarray], cutoff: float, margin: float) -> Atoms:
     """Rattle a structure until no pair is within ``margin`` (Å) of the cutoff; give up in dense large ones.
 
     Finite differences across the cutoff would measure the envelope's higher derivatives, not the forces.

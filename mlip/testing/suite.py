@@ -64,12 +64,8 @@ def symmetry_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[Me
         "the order of the atoms in the file changes the result",
     )
     if atoms.pbc.any():
-        yield Measurement(
-            f"wrapping ({name})", symmetry.wrapping_error(model, atoms), EXACT, "RMS force", _LATTICE
-        )
-        yield Measurement(
-            f"supercell ({name})", symmetry.supercell_error(model, atoms), EXACT, "RMS force", _LATTICE
-        )
+        yield Measurement(f"wrapping ({name})", symmetry.wrapping_error(model, atoms), EXACT, "RMS force", _LATTICE)
+        yield Measurement(f"supercell ({name})", symmetry.supercell_error(model, atoms), EXACT, "RMS force", _LATTICE)
     else:
         yield Measurement(
             f"far copies ({name})",
@@ -160,9 +156,7 @@ def precision_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[M
 
 def edge_case_rows(model: AtomisticModel, structures: Mapping[str, Atoms]) -> Iterator[Measurement]:
     """Single atoms, mixed batches, a model that predicts nothing; ``model`` in float64."""
-    alone = [
-        evaluate(model, isolated_atom(symbol), ("energy", "forces", "stress")) for symbol in model.elements
-    ]
+    alone = [evaluate(model, isolated_atom(symbol), ("energy", "forces", "stress")) for symbol in model.elements]
     finite = all(np.isfinite(one["energy"]) for one in alone)
     yield Measurement(
         "one atom, no edges",

@@ -46,9 +46,7 @@ def test_dimer_energy_is_the_closed_form() -> None:
         assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
 
 
-@pytest.mark.parametrize(
-    "atoms", [crystal(), slab(), wire(), molecule("CH4")], ids=["bulk", "slab", "wire", "CH4"]
-)
+@pytest.mark.parametrize("atoms", [crystal(), slab(), wire(), molecule("CH4")], ids=["bulk", "slab", "wire", "CH4"])
 def test_forces_are_the_gradient(atoms: Atoms) -> None:
     atoms = with_calculator(atoms)
     analytic, numeric = gradient_test(atoms, range(len(atoms)))
@@ -81,9 +79,7 @@ def test_voigt_order_and_sign() -> None:
     stress = with_calculator(atoms).get_stress() - relaxed
     assert stress[2] > 1.3 * max(abs(stress[0]), abs(stress[1]))
     sheared = bulk("Cu", "fcc", a=3.1, cubic=True)
-    sheared.set_cell(
-        sheared.cell.array @ (np.eye(3) + 0.01 * np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]])), True
-    )
+    sheared.set_cell(sheared.cell.array @ (np.eye(3) + 0.01 * np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]])), True)
     assert np.argmax(np.abs(with_calculator(sheared).get_stress()[3:])) == 0
 
 
@@ -210,9 +206,7 @@ def test_the_model_passed_in_is_not_touched() -> None:
     assert 0 < np.abs(single - double).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    "atoms", [Atoms("Cu"), Atoms("Cu", cell=[20, 20, 20], pbc=True)], ids=["atom", "cell"]
-)
+@pytest.mark.parametrize("atoms", [Atoms("Cu"), Atoms("Cu", cell=[20, 20, 20], pbc=True)], ids=["atom", "cell"])
 def test_an_atom_without_neighbours(atoms: Atoms) -> None:
     atoms = with_calculator(atoms)
     assert atoms.get_potential_energy() == pytest.approx(-1.29)

@@ -34,9 +34,7 @@ def test_positions_not_finite(value: float) -> None:
     assert np.isfinite(atoms.get_forces()).all()
 
 
-@pytest.mark.parametrize(
-    "cell", [np.zeros((3, 3)), np.diag([3.0, 3.0, 0.0]), np.ones((3, 3)), np.full((3, 3), np.nan)]
-)
+@pytest.mark.parametrize("cell", [np.zeros((3, 3)), np.diag([3.0, 3.0, 0.0]), np.ones((3, 3)), np.full((3, 3), np.nan)])
 def test_periodic_cell_without_volume(cell: np.ndarray) -> None:
     with pytest.raises(StructureError, match=r"lattice vectors|finite"):
         with_calculator(Atoms("Cu", cell=cell, pbc=True)).get_potential_energy()

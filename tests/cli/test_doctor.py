@@ -113,9 +113,7 @@ def break_extensivity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def break_permutation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Atoms have names."""
-    change_energy(
-        monkeypatch, lambda graph, energies: energies * torch.linspace(0.9, 1.1, len(energies)).double()
-    )
+    change_energy(monkeypatch, lambda graph, energies: energies * torch.linspace(0.9, 1.1, len(energies)).double())
 
 
 def break_sign_of_forces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +191,7 @@ def edge_sum(graph: Any, axis: int) -> Tensor:
     index = torch.zeros(len(graph.positions), dtype=torch.long) if index is None else index
     shifts = torch.einsum("ea,eab->eb", graph.cell_shifts.double(), graph.cell[index[receivers]])
     vectors = graph.positions[senders] - graph.positions[receivers] + shifts
-    return torch.zeros(len(graph.positions), dtype=torch.float64).index_add(
-        0, receivers, vectors[:, axis] ** 2
-    )
+    return torch.zeros(len(graph.positions), dtype=torch.float64).index_add(0, receivers, vectors[:, axis] ** 2)
 
 
 def changed_prediction(field: str, change: Callable[[Tensor], Tensor]) -> Callable[..., dict[str, Tensor]]:

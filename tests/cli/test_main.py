@@ -20,9 +20,7 @@ HEAVY = ("torch", "ase", "lightning", "hydra", "omegaconf", "matplotlib", "e3nn"
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     program = "from mlip.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=120)
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:

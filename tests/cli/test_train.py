@@ -161,3 +161,26 @@ def test_two_processes_train_one_model(data):
 def test_debug_trainer(data):
     result = train(f"data.path={data}", "trainer=debug", *SMALL)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_with_a_sentence_and_no_half_file(data):
+    import resource
+
+    limit = 40_000
+    command = [sys.executable, "-m", "mlip.cli", "train", f"data.path={data}", "name=full", *SMALL]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ,
+        check=False,
+        # The limit makes the write of a checkpoint fail half-way, as a full disk does.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(Path("runs/full").glob("*.ckpt"))
+    assert not list(Path("runs/full").glob(".*"))

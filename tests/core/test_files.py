@@ -88,9 +88,7 @@ except MlipError as error:
 """
     target = tmp_path / "file.txt"
     target.write_text("old")
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
     assert "File too large" in done.stdout
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]

@@ -94,9 +94,7 @@ def test_constraints_do_not_matter():
     atoms = molecule("H2O")
     forces = np.ones((3, 3))
     atoms.set_constraint(FixAtoms([0]))
-    assert torch.equal(
-        build_graph(atoms, 3.0, {"forces": forces}).forces, torch.ones(3, 3, dtype=torch.float64)
-    )
+    assert torch.equal(build_graph(atoms, 3.0, {"forces": forces}).forces, torch.ones(3, 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

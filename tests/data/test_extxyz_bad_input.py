@@ -41,9 +41,7 @@ def test_named_optional_key_that_no_frame_has_is_refused(file):
 
 
 def test_two_different_energies_are_ambiguous(file):
-    with pytest.raises(
-        DataError, match=r"data\.xyz:0 has several keys .* energy, REF_energy.*energy_key: energy"
-    ):
+    with pytest.raises(DataError, match=r"data\.xyz:0 has several keys .* energy, REF_energy.*energy_key: energy"):
         ExtxyzDataset(file(frame_text("energy=-1.0 REF_energy=-2.0")))
     with pytest.raises(DataError, match="several keys"):
         ExtxyzDataset(file(frame_text("energy=-1.0 Energy=-2.0")))
@@ -112,9 +110,7 @@ def test_units_hints_that_contradict_the_configuration_are_refused(file, hint):
         ExtxyzDataset(file(frame_text(extra="energy_unit=eV") + frame_text(extra=hint)))
 
 
-@pytest.mark.parametrize(
-    "hint", ["energy_unit=eV", 'units="eV, Angstrom"', "forces_unit=eV/Ang", "units=metal"]
-)
+@pytest.mark.parametrize("hint", ["energy_unit=eV", 'units="eV, Angstrom"', "forces_unit=eV/Ang", "units=metal"])
 def test_units_hints_that_agree_are_fine(file, hint):
     assert len(ExtxyzDataset(file(frame_text(extra=hint)))) == 1
 

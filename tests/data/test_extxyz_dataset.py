@@ -21,9 +21,7 @@ STRESS = np.array([[0.01, 0.002, 0.003], [0.002, 0.02, -0.004], [0.003, -0.004, 
 # ---- labels are found
 
 
-@pytest.mark.parametrize(
-    "energy", ["energy", "Energy", "REF_energy", "dft_energy", "DFT_energy", "total_energy"]
-)
+@pytest.mark.parametrize("energy", ["energy", "Energy", "REF_energy", "dft_energy", "DFT_energy", "total_energy"])
 @pytest.mark.parametrize("forces", ["forces", "force", "REF_forces", "dft_force"])
 def test_usual_keys_are_found(file, energy, forces):
     data = ExtxyzDataset(file(frame_text(f"{energy}=-10.5", forces)))
@@ -157,9 +155,7 @@ def test_one_atom_in_a_crystal_is_a_sample(file):
 
 
 def test_two_energies_for_one_atom_are_refused(file):
-    with pytest.raises(
-        DataError, match=r"Two energies for the isolated atom H: -3\.25 eV .*:0\) and -4\.0 eV .*:1"
-    ):
+    with pytest.raises(DataError, match=r"Two energies for the isolated atom H: -3\.25 eV .*:0\) and -4\.0 eV .*:1"):
         ExtxyzDataset(file(ISOLATED + ISOLATED.replace("-3.25", "-4.0") + frame_text()))
 
 

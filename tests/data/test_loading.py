@@ -232,9 +232,7 @@ def test_other_data_are_refused(graphs):
             ResumableLoader(changed, 60).load_state_dict(state)
 
 
-@pytest.mark.parametrize(
-    "damage", [{"batches_done": 10_000}, {"batches_done": -1}, {"epoch": "x"}, {"epoch": None}]
-)
+@pytest.mark.parametrize("damage", [{"batches_done": 10_000}, {"batches_done": -1}, {"epoch": "x"}, {"epoch": None}])
 def test_damaged_state_is_refused(graphs, damage):
     loader = ResumableLoader(graphs, 60)
     with pytest.raises(CheckpointError, match="damaged"):

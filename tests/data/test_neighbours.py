@@ -92,9 +92,7 @@ def test_cutoff_is_strict():
     assert len(neighbour_list(np.zeros((1, 3)), 2 * np.eye(3), [True] * 3, 2.0)[0]) == 0
 
 
-@pytest.mark.parametrize(
-    "positions", [np.zeros((1, 3)), np.array([[0.0, 0, 0], [50.0, 0, 0]]), np.zeros((0, 3))]
-)
+@pytest.mark.parametrize("positions", [np.zeros((1, 3)), np.array([[0.0, 0, 0], [50.0, 0, 0]]), np.zeros((0, 3))])
 def test_no_pairs(positions):
     senders, receivers, shifts = neighbour_list(positions, np.zeros((3, 3)), [False] * 3, 5.0)
     assert senders.shape == receivers.shape == (0,)
@@ -123,9 +121,7 @@ def test_bad_cutoff_is_refused(cutoff):
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(
-    structures(), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02]), st.sampled_from([0.0, 0.3, 1.0])
-)
+@given(structures(), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02]), st.sampled_from([0.0, 0.3, 1.0]))
 def test_skin_list_is_always_a_fresh_list(atoms, seed, strain_size, skin):
     rng = np.random.default_rng(seed)
     neighbours = SkinNeighbourList(3.0, skin)

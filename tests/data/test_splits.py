@@ -84,9 +84,7 @@ def test_the_same_geometry_in_two_parts_is_refused():
     split = split_indices(10, 8, 2)
     copied = data[split["train"][0]]
     data[split["valid"][0]] = Sample(copied.atoms.copy(), {}, {"source": "copy"})
-    with pytest.raises(
-        DataError, match=r"1 geometries are in two parts, first a\.xyz:\d \(train\) and copy \(valid\)"
-    ):
+    with pytest.raises(DataError, match=r"1 geometries are in two parts, first a\.xyz:\d \(train\) and copy \(valid\)"):
         split_samples(data, 8, 2)
     assert split_samples(data, 8, 2, allow_duplicates=True) == split
 

@@ -14,8 +14,7 @@ from mlip.data.splits import check_duplicates, split_samples
 from mlip.data.statistics import compute_statistics
 
 ISOLATED = "".join(
-    f'1\nProperties=species:S:1:pos:R:3 energy={e} pbc="F F F"\n{s} 0 0 0\n'
-    for s, e in [("H", -13), ("O", -2000)]
+    f'1\nProperties=species:S:1:pos:R:3 energy={e} pbc="F F F"\n{s} 0 0 0\n' for s, e in [("H", -13), ("O", -2000)]
 )
 FRAME = (
     '2\nLattice="50 0 0 0 50 0 0 0 50" Properties=species:S:1:pos:R:3:forces:R:3 energy=-2014.5 pbc="F F F"\n'
@@ -60,9 +59,7 @@ def test_published_files(reference_data):
     energies = [float(sample.labels["energy"]) for sample in cold]
     assert min(energies) == pytest.approx(-17660.81, abs=0.006)
     assert max(energies) == pytest.approx(-17659.77, abs=0.006)
-    assert max(np.linalg.norm(s.labels["forces"], axis=1).max() for s in mixed) == pytest.approx(
-        10.85, abs=1.5
-    )
+    assert max(np.linalg.norm(s.labels["forces"], axis=1).max() for s in mixed) == pytest.approx(10.85, abs=1.5)
     assert check_duplicates({"cold": list(cold), "mixed": list(mixed)}, allow=True) == 31
     split = split_samples(cold, 450, 50)
     training = [cold[index] for index in split["train"]]

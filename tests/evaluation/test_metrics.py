@@ -43,9 +43,7 @@ def joined(
     parts: list[tuple[AtomGraph, dict[str, torch.Tensor]]],
 ) -> tuple[dict[str, torch.Tensor], AtomGraph]:
     graphs, predictions = zip(*parts)
-    return {key: torch.cat([p[key] for p in predictions]) for key in predictions[0]}, Batch.from_data_list(
-        list(graphs)
-    )
+    return {key: torch.cat([p[key] for p in predictions]) for key in predictions[0]}, Batch.from_data_list(list(graphs))
 
 
 def test_errors_equal_their_definition() -> None:

@@ -48,9 +48,7 @@ SHIPPED = component_names("")
 
 def check(rows: Iterable[Measurement]) -> None:
     """Fail with every row that is out of its tolerance."""
-    wrong = [
-        f"{row.name}: {row.value:.2e} > {row.tolerance:.0e} {row.unit}" for row in rows if not row.passed
-    ]
+    wrong = [f"{row.name}: {row.value:.2e} > {row.tolerance:.0e} {row.unit}" for row in rows if not row.passed]
     assert not wrong, "; ".join(wrong)
 
 
@@ -130,9 +128,7 @@ def test_resolution_errors_of_the_doctor() -> None:
 def test_energies_are_float64_and_include_the_references() -> None:
     model = small_facet().to(torch.float32)
     for symbol in model.elements:
-        found = predict(
-            model, build_graph(isolated_atom(symbol), model.cutoff), ("energy", "forces", "stress")
-        )
+        found = predict(model, build_graph(isolated_atom(symbol), model.cutoff), ("energy", "forces", "stress"))
         assert {value.dtype for value in found.values()} == {torch.float64}
         assert float(found["energy"]) == pytest.approx(ENERGIES[symbol], abs=20.0)
         assert not found["forces"].any()
@@ -172,9 +168,7 @@ def test_one_atom_in_a_cell_smaller_than_the_cutoff() -> None:
 
 def test_order_of_elements_does_not_matter() -> None:
     config = compose_model("facet", *SMALL, "model/activation=quadratic")
-    one, other = (
-        random_model({**config, "elements": symbols}) for symbols in (["H", "C", "O"], ["O", "H", "C"])
-    )
+    one, other = (random_model({**config, "elements": symbols}) for symbols in (["H", "C", "O"], ["O", "H", "C"]))
     atoms = molecule(["H", "C", "O"])
     assert one.elements == other.elements == ("H", "C", "O")
     assert evaluate(one, atoms)["energy"] == evaluate(other, atoms)["energy"]
@@ -211,9 +205,7 @@ def test_real_molecules(reference_data: Path) -> None:
         pytest.skip(f"there is no {path}")
     config = compose_model("facet", *SMALL, "model/activation=quadratic")
     config["elements"], energies = ["H", "C", "N", "O"], config["head"]["atomic_energies"]
-    model = random_model(
-        {**config, "head": {**config["head"], "atomic_energies": {**energies, "N": -1484.9}}}
-    )
+    model = random_model({**config, "head": {**config["head"], "atomic_energies": {**energies, "N": -1484.9}}})
     atoms = read(path, "0")
     for rows in (suite.equivariance_rows, suite.symmetry_rows, suite.derivative_rows, suite.precision_rows):
         check(rows(model, "3BPA", atoms))

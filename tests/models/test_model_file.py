@@ -62,9 +62,7 @@ def test_every_shipped_model_round_trips(tmp_path: Path, name: str) -> None:
     model = random_model(compose_model(name))
     save_model(tmp_path / "m.safetensors", model)
     atoms = molecule(model.elements)
-    assert (
-        evaluate(load_model(tmp_path / "m.safetensors"), atoms)["forces"] == evaluate(model, atoms)["forces"]
-    ).all()
+    assert (evaluate(load_model(tmp_path / "m.safetensors"), atoms)["forces"] == evaluate(model, atoms)["forces"]).all()
 
 
 def test_backends_share_model_files(tmp_path: Path) -> None:
@@ -81,9 +79,7 @@ def test_backends_share_model_files(tmp_path: Path) -> None:
         ),
     )
     atoms = molecule(model.elements)
-    assert evaluate(load_model(other), atoms)["forces"] == pytest.approx(
-        evaluate(model, atoms)["forces"], abs=1e-11
-    )
+    assert evaluate(load_model(other), atoms)["forces"] == pytest.approx(evaluate(model, atoms)["forces"], abs=1e-11)
 
 
 def test_dtype_is_the_callers_choice_and_loses_nothing(path: Path) -> None:
@@ -93,9 +89,7 @@ def test_dtype_is_the_callers_choice_and_loses_nothing(path: Path) -> None:
     assert all(torch.equal(value, state[name].float()) for name, value in single.state_dict().items())
     # Constants of the float64 model have all their digits although the file is float32.
     fresh = build_model(double.config, dtype=torch.float64)
-    assert all(
-        torch.equal(value, dict(double.named_buffers())[name]) for name, value in fresh.named_buffers()
-    )
+    assert all(torch.equal(value, dict(double.named_buffers())[name]) for name, value in fresh.named_buffers())
     round_trip = load_model(path, dtype="float32").to(torch.float64)
     atoms = molecule(double.elements)
     assert (evaluate(round_trip, atoms)["forces"] == evaluate(double, atoms)["forces"]).all()
@@ -134,9 +128,7 @@ def test_truncated_file_is_refused(path: Path, keep: float) -> None:
         load_model(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not a model", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(100), bytes(1000)]
-)
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(100), bytes(1000)])
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelFileError):
@@ -155,9 +147,7 @@ def test_foreign_safetensors_is_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "c.safetensors", {"mlip": "{not json"})
     save_file({"w": torch.ones(2)}, tmp_path / "d.safetensors", {"mlip": "[1, 2]"})
     save_file({"w": torch.ones(2)}, tmp_path / "e.safetensors", {"mlip": '{"format_version": 1}'})
-    for name, words in zip(
-        "abcde", ("not one of mlip", "not one of mlip", "damaged", "damaged", "lacks config")
-    ):
+    for name, words in zip("abcde", ("not one of mlip", "not one of mlip", "damaged", "damaged", "lacks config")):
         with pytest.raises(ModelFileError, match=words):
             load_model(tmp_path / f"{name}.safetensors")
 

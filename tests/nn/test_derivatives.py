@@ -113,9 +113,7 @@ def test_only_what_is_asked_for() -> None:
     graph = build_graph(structures()["bulk"], CUTOFF)
     assert set(predict(lennard_jones, graph, ("energy",))) == {"energies", "energy"}
     assert set(predict(lennard_jones, graph, ("stress",))) == {"energies", "energy", "stress"}
-    assert not any(
-        value.requires_grad for value in predict(lennard_jones, graph, ("forces", "stress")).values()
-    )
+    assert not any(value.requires_grad for value in predict(lennard_jones, graph, ("forces", "stress")).values())
 
 
 def test_works_under_no_grad() -> None:
@@ -132,9 +130,7 @@ def test_create_graph_is_differentiable() -> None:
     def scaled(graph: AtomGraph) -> dict[str, Tensor]:
         return {name: value * scale for name, value in lennard_jones(graph).items()}
 
-    found = predict(
-        scaled, build_graph(structures()["bulk"], CUTOFF), ("forces", "stress"), create_graph=True
-    )
+    found = predict(scaled, build_graph(structures()["bulk"], CUTOFF), ("forces", "stress"), create_graph=True)
     (gradient,) = torch.autograd.grad(found["forces"].square().sum(), scale)
     assert float(gradient) == pytest.approx(2 * float(found["forces"].detach().square().sum()), rel=1e-12)
 

@@ -14,10 +14,7 @@ from mlip.nn.pair_repulsion import ZBL
 def zbl(z1: int, z2: int, r: float, end: float) -> float:
     """The universal potential in eV, written down once more from the book, with DimeNet's switch."""
     a = 0.46850 / (z1**0.23 + z2**0.23)
-    phi = sum(
-        c * np.exp(-d * r / a)
-        for c, d in ((0.1818, 3.2), (0.5099, 0.9423), (0.2802, 0.4029), (0.02817, 0.2016))
-    )
+    phi = sum(c * np.exp(-d * r / a) for c, d in ((0.1818, 3.2), (0.5099, 0.9423), (0.2802, 0.4029), (0.02817, 0.2016)))
     x = min(r / end, 1.0)
     return 14.399645 * z1 * z2 / r * phi * (1 - 28 * x**6 + 48 * x**7 - 21 * x**8)
 

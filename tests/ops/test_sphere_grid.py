@@ -55,9 +55,7 @@ def test_weights_are_a_mean_over_the_sphere() -> None:
     assert float(grid.weights.sum()) == pytest.approx(1.0, abs=1e-15)
     assert torch.allclose(grid.points.square().sum(dim=1), torch.ones(45, dtype=torch.float64), atol=1e-15)
     # The mean of x² over the sphere is 1/3, along every axis.
-    assert torch.allclose(
-        grid.weights @ grid.points.square(), torch.full((3,), 1 / 3, dtype=torch.float64), atol=1e-15
-    )
+    assert torch.allclose(grid.weights @ grid.points.square(), torch.full((3,), 1 / 3, dtype=torch.float64), atol=1e-15)
 
 
 def test_harmonics_on_the_grid_turn_as_irreps() -> None:

@@ -22,9 +22,7 @@ def make(name: str, example: int) -> TensorProduct:
     return factory("tensor_product", name)(*EXAMPLES[example]).double()
 
 
-@pytest.fixture(
-    params=[(name, k) for name in BACKENDS for k in range(len(EXAMPLES))], ids=lambda p: f"{p[0]}-{p[1]}"
-)
+@pytest.fixture(params=[(name, k) for name in BACKENDS for k in range(len(EXAMPLES))], ids=lambda p: f"{p[0]}-{p[1]}")
 def product(request: pytest.FixtureRequest) -> TensorProduct:
     return make(*request.param)
 
@@ -83,9 +81,7 @@ def test_agrees_with_e3nn(product: TensorProduct) -> None:
 def test_unit_variance(name: str) -> None:
     irreps = Irreps("8x0e+8x1o+8x2e")
     product = factory("tensor_product", name)(irreps, Irreps("0e+1o+2e"), irreps).double()
-    assert contract.variances(product, rows=3000).tolist() == pytest.approx(
-        [1.0] * len(product.irreps_out), abs=0.15
-    )
+    assert contract.variances(product, rows=3000).tolist() == pytest.approx([1.0] * len(product.irreps_out), abs=0.15)
 
 
 def test_parameters_and_state_are_the_callers(product: TensorProduct) -> None:

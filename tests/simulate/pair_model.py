@@ -37,15 +37,11 @@ class PairModel(AtomisticModel):
         self.calls.append(torch.is_grad_enabled())
         senders, receivers = graph.edge_index
         of_graph = graph_index(graph)
-        vectors = edge_vectors(
-            graph.positions, graph.cell, graph.cell_shifts, senders, receivers, of_graph[receivers]
-        )
+        vectors = edge_vectors(graph.positions, graph.cell, graph.cell_shifts, senders, receivers, of_graph[receivers])
         r = safe_norm(vectors).to(self.dtype)
         w = self.weights[self.species_index[graph.atomic_numbers]]
         well = (1 - torch.exp(-self.width * (r - self.distance))) ** 2 - 1
-        pair = (
-            0.5 * self.depth * (w[senders] * w[receivers]).sqrt() * well * (1 - (r / self.cutoff) ** 2) ** 3
-        )
+        pair = 0.5 * self.depth * (w[senders] * w[receivers]).sqrt() * well * (1 - (r / self.cutoff) ** 2) ** 3
         energies = segment_sum(pair, receivers, len(w)).double() - w.double()
         total = segment_sum(energies, of_graph, int(of_graph.max()) + 1)
         return {"energies": energies, "energy": total}
@@ -54,9 +50,7 @@ class PairModel(AtomisticModel):
         """The energy of one pair in eV, written a second time with numpy."""
         w = (1 + 0.01 * atomic_numbers[first]) * (1 + 0.01 * atomic_numbers[second])
         well = (1 - np.exp(-self.width * (r - self.distance))) ** 2 - 1
-        return (
-            self.depth * np.sqrt(w) * well * np.where(r < self.cutoff, (1 - (r / self.cutoff) ** 2) ** 3, 0)
-        )
+        return self.depth * np.sqrt(w) * well * np.where(r < self.cutoff, (1 - (r / self.cutoff) ** 2) ** 3, 0)
 
 
 def fcc_energy(model: PairModel, a: float) -> float:

@@ -84,9 +84,7 @@ def test_thermostat_holds_the_temperature(ensemble: Ensemble) -> None:
 
 def test_a_small_molecule_is_not_overheated() -> None:
     """Of 12 degrees of freedom 6 are conserved and stay cold; the mean kinetic energy is 6 kT/2, not 12."""
-    summary = run_md(
-        cluster(), calculator(), BussiNVT(150, time_constant=40), 800, timestep=4.0, log_interval=2
-    )
+    summary = run_md(cluster(), calculator(), BussiNVT(150, time_constant=40), 800, timestep=4.0, log_interval=2)
     kinetic = column(summary.rows, "kinetic")[20:]
     assert kinetic.mean() == pytest.approx(6 * KB * 150 / 2, rel=0.25)
     np.testing.assert_allclose(summary.atoms.get_angular_momentum(), 0, atol=1e-9)

@@ -25,18 +25,14 @@ def calculator() -> MLIPCalculator:
 
 def distorted_crystal() -> Atoms:
     atoms = bulk("Cu", "fcc", a=3.25, cubic=True)
-    atoms.set_cell(
-        atoms.cell.array @ (np.eye(3) + np.array([[0.02, 0.03, 0], [0, -0.02, 0.01], [0, 0, 0.01]])), True
-    )
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + np.array([[0.02, 0.03, 0], [0, -0.02, 0.01], [0, 0, 0.01]])), True)
     atoms.rattle(0.05, seed=3)
     return atoms
 
 
 @pytest.mark.parametrize("optimizer", ["FIRE", "lbfgs", "BFGS"])
 def test_distorted_crystal_returns_to_the_known_minimum(optimizer: str) -> None:
-    best = minimize_scalar(
-        lambda a: fcc_energy(MODEL, a), bounds=(2.8, 4.0), method="bounded", options={"xatol": 1e-8}
-    )
+    best = minimize_scalar(lambda a: fcc_energy(MODEL, a), bounds=(2.8, 4.0), method="bounded", options={"xatol": 1e-8})
     start = distorted_crystal()
     before = start.copy()
     result = relax(start, calculator(), optimizer=optimizer, fmax=1e-4, relax_cell=True)

@@ -12,9 +12,7 @@ from mlip.simulate.velocities import degrees_of_freedom, draw_velocities, temper
 
 
 def wire() -> Atoms:
-    return Atoms(
-        "CuCCu", [[0, 0, 0], [1.6, 0.9, 0.2], [0.2, 1.9, 1.1]], cell=[3.1, 9, 8], pbc=(True, False, False)
-    )
+    return Atoms("CuCCu", [[0, 0, 0], [1.6, 0.9, 0.2], [0.2, 1.9, 1.1]], cell=[3.1, 9, 8], pbc=(True, False, False))
 
 
 def fixed() -> Atoms:

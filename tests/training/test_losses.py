@@ -34,9 +34,7 @@ def graph(num_atoms: int, seed: int) -> AtomGraph:
 
 
 def predictions(batch: AtomGraph, shift: float) -> dict[str, torch.Tensor]:
-    return {
-        name: (batch[name].nan_to_num() + shift).requires_grad_() for name in ("energy", "forces", "stress")
-    }
+    return {name: (batch[name].nan_to_num() + shift).requires_grad_() for name in ("energy", "forces", "stress")}
 
 
 @pytest.mark.parametrize("kind", LOSSES)

@@ -92,9 +92,7 @@ def test_resume_is_exact(uninterrupted, tmp_path, place):
 def test_two_interruptions_with_plateau_and_early_stopping(tmp_path):
     def run(folder: Path, **changes: object) -> Run:
         plateau = partial(Plateau, patience=0, reduce=0.5)
-        return make_run(
-            folder, changes.pop("penalty", None), schedule=plateau, patience=3, max_epochs=8, **changes
-        )
+        return make_run(folder, changes.pop("penalty", None), schedule=plateau, patience=3, max_epochs=8, **changes)
 
     model, outcome = run_training(run(tmp_path / "straight"))
     folder = tmp_path / "stopped"

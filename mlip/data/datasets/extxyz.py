@@ -163,9 +163,7 @@ def _info(atoms: Atoms, where: str) -> dict[str, Any]:
 def _in_angstrom(frame: Atoms, units: LabelUnits) -> Atoms:
     """Return the structure alone, without labels, constraints or calculator, in Å."""
     scale = units.to_angstrom
-    return Atoms(
-        frame.numbers, positions=frame.positions * scale, cell=frame.cell.array * scale, pbc=frame.pbc
-    )
+    return Atoms(frame.numbers, positions=frame.positions * scale, cell=frame.cell.array * scale, pbc=frame.pbc)
 
 
 def _check_same_keys(keys: dict[str, str], first: dict[str, tuple[str, str]], where: str) -> None:

@@ -33,9 +33,7 @@ def expand_paths(path: str | PathLike[str] | list[str] | tuple[str, ...]) -> lis
         DataError: nothing is there, or a path is a folder.
     """
     if path is None or path in ("", "???"):
-        raise DataError(
-            "The data set needs a path: set data.path to an extxyz file, a list of files or a glob."
-        )
+        raise DataError("The data set needs a path: set data.path to an extxyz file, a list of files or a glob.")
     found: list[Path] = []
     for item in path if isinstance(path, list | tuple) else [path]:
         text = str(Path(item).expanduser())
@@ -47,9 +45,7 @@ def expand_paths(path: str | PathLike[str] | list[str] | tuple[str, ...]) -> lis
         found.extend(Path(match) for match in matches)
     for file in found:
         if file.is_dir():
-            raise DataError(
-                f"'{file}' is a folder, an extxyz file was expected: name the files or use '{file}/*.xyz'."
-            )
+            raise DataError(f"'{file}' is a folder, an extxyz file was expected: name the files or use '{file}/*.xyz'.")
     repeated = {str(file) for file in found if found.count(file) > 1}
     if repeated:
         raise DataError(f"Each file may be listed once, these are repeated: {', '.join(sorted(repeated))}.")

@@ -41,16 +41,12 @@ class EnergyHead(ConstantsModule):
         super().__init__()
         missing = [symbol for symbol in elements if symbol not in atomic_energies]
         if missing:
-            raise ConfigError(
-                f"atomic_energies lacks {', '.join(missing)}; give one energy (eV) for each element."
-            )
+            raise ConfigError(f"atomic_energies lacks {', '.join(missing)}; give one energy (eV) for each element.")
         if not scale > 0:
             raise ConfigError(f"EnergyHead needs scale > 0 eV, got {scale}.")
         scalars = [mul for mul, ir in Irreps(irreps_in) if ir.is_scalar()]
         if not scalars or not Irreps(irreps_in)[0].ir.is_scalar():
-            raise ConfigError(
-                f"EnergyHead needs scalars 0e as the first block of its input, got {irreps_in}."
-            )
+            raise ConfigError(f"EnergyHead needs scalars 0e as the first block of its input, got {irreps_in}.")
         self.num_scalars = scalars[0]
         self.readout = nn.Parameter(torch.randn(self.num_scalars))
         self.scales = nn.Parameter(torch.ones(len(elements)))

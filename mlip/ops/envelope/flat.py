@@ -31,11 +31,5 @@ class Flat(Envelope):
     def forward(self, distances: Tensor) -> Tensor:
         t = ((distances / self.cutoff - self.onset) / (1 - self.onset)).clamp(0.0, 1.0)
         x = 2 * torch.minimum(t, 1 - t)
-        half = (
-            0.5
-            * torch.expm1(_STEEPNESS * x)
-            / math.expm1(_STEEPNESS)
-            * x.square()
-            * torch.sin(0.5 * torch.pi * x)
-        )
+        half = 0.5 * torch.expm1(_STEEPNESS * x) / math.expm1(_STEEPNESS) * x.square() * torch.sin(0.5 * torch.pi * x)
         return torch.where(t < 0.5, 1 - half, half)

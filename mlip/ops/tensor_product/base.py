@@ -53,9 +53,7 @@ class TensorProduct(ConstantsModule, ABC):
     weight_numel: int
     supported_modes: tuple[str, ...] = get_args(Mode)
 
-    def __init__(
-        self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu"
-    ) -> None:
+    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
         super().__init__()
         name = type(self).__name__
         if mode not in self.supported_modes:
@@ -66,9 +64,7 @@ class TensorProduct(ConstantsModule, ABC):
             raise ConfigError(f"Mode 'uvu' needs multiplicity 1 in irreps_in2, got {self.irreps_in2}.")
         for irreps in (self.irreps_in1, self.irreps_in2):
             if len({ir for _, ir in irreps}) != len(irreps):
-                raise ConfigError(
-                    f"{name} needs each irrep once in an input, got {irreps}; simplify it first."
-                )
+                raise ConfigError(f"{name} needs each irrep once in an input, got {irreps}; simplify it first.")
         self.paths = coupled_paths(self.irreps_in1, self.irreps_in2, Irreps(irreps_out))
         if not self.paths:
             raise ConfigError(

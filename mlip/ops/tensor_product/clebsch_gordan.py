@@ -15,9 +15,7 @@ class ClebschGordan(TensorProduct):
     The oracle of the other backends; convert-and-call, so it is not the fast one.
     """
 
-    def __init__(
-        self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu"
-    ) -> None:
+    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode)
         blocks = [(self.irreps_in1[path.in1].mul, path.ir_out) for path in self.paths]
         self.irreps_out = Irreps(blocks)
@@ -63,7 +61,5 @@ def restore_wigner_buffers(module: torch.nn.Module) -> None:
 
 def path_expressivity(product: TensorProduct) -> Expressivity:
     """The expressivity of a product with a free weight on every path."""
-    paths = tuple(
-        (product.irreps_in1[p.in1].ir.l, product.irreps_in2[p.in2].ir.l, p.ir_out.l) for p in product.paths
-    )
+    paths = tuple((product.irreps_in1[p.in1].ir.l, product.irreps_in2[p.in2].ir.l, p.ir_out.l) for p in product.paths)
     return Expressivity("path", any(sum(path) % 2 for path in paths), paths)

@@ -24,9 +24,7 @@ class ClebschGordanDense(TensorProduct):
     channels is one batched matrix product. Path weights multiply its rows.
     """
 
-    def __init__(
-        self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu"
-    ) -> None:
+    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode)
         self.irreps_out = Irreps([(self.irreps_in1[path.in1].mul, path.ir_out) for path in self.paths])
         self.weight_numel = sum(mul for mul, _ in self.irreps_out)

@@ -20,9 +20,7 @@ class GauntGrid(TensorProduct):
     have are zero.
     """
 
-    def __init__(
-        self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu"
-    ) -> None:
+    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode)
         for irreps in (self.irreps_in1, self.irreps_in2):
             if any(ir.p != (-1) ** ir.l for _, ir in irreps):
@@ -33,14 +31,11 @@ class GauntGrid(TensorProduct):
         natural = [path for path in self.paths if path.ir_out.p == (-1) ** path.ir_out.l]
         degrees_out = sorted({path.ir_out for path in natural})
         channels = {
-            ir: max(self.irreps_in1[path.in1].mul for path in natural if path.ir_out == ir)
-            for ir in degrees_out
+            ir: max(self.irreps_in1[path.in1].mul for path in natural if path.ir_out == ir) for ir in degrees_out
         }
         self.irreps_out = Irreps([(channels[ir], ir) for ir in degrees_out])
         self.channels = max(channels.values())
-        self.degrees = [
-            [ir.l for _, ir in irreps] for irreps in (self.irreps_in1, self.irreps_in2, self.irreps_out)
-        ]
+        self.degrees = [[ir.l for _, ir in irreps] for irreps in (self.irreps_in1, self.irreps_in2, self.irreps_out)]
         grid = gauss_legendre_grid(*exact_resolution(sum(max(l) for l in self.degrees)))
         values = [grid.to_grid(max(l)) for l in self.degrees]
         for k, side in enumerate(("in1", "in2")):
