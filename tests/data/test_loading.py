@@ -160,6 +160,7 @@ def test_every_epoch_loads_every_graph_once(graphs):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on machines with a single core
 def test_resume_continues_exactly(graphs, num_workers, stop_after):
     def make():
         return ResumableLoader(graphs, 60, max_graphs=4, seed=3, num_workers=num_workers)
