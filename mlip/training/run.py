@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -42,7 +43,8 @@ class Run:
         folder: run folder.
         losses: terms by name.
         optimizer, schedule: factories, see :class:`TrainingTask`.
-        max_epochs: passes over the data, counted with the first pass's number of batches.
+        max_epochs: passes over the data, counted with the first pass's number of batches and rounded up to
+            whole intervals of validation.
         batch_edges: edges a batch may have.
         batch_graphs: structures a batch may have; None for no limit.
         validate_every: passes between validations.
@@ -121,7 +123,9 @@ def train(
         valid_set, batch_edges=run.batch_edges, shuffle=False, seed=0, rank=rank, world_size=world_size
     )
     steps_per_epoch = len(loader)
-    total_steps = max(1, round(run.max_epochs * steps_per_epoch))
+    validate_steps = max(1, round(run.validate_every * steps_per_epoch))
+    # A whole number of intervals: what was trained last is validated, too.
+    total_steps = validate_steps * max(1, math.ceil(round(run.max_epochs * steps_per_epoch) / validate_steps))
     task = TrainingTask(model, run.losses, run.optimizer, run.schedule, total_steps, run.ema_decay)
     last = KeepLast(run.folder, run.checkpoint_every, dict(run.fingerprint), run.resume_hint)
     best = KeepBest(run.folder, "valid/score", lambda metrics: {**run.card, "metrics": metrics})
@@ -135,9 +139,7 @@ def train(
     started = time.monotonic()
     with warnings.catch_warnings(), signal_handlers_kept():
         _silence_lightning()
-        trainer = _trainer(
-            run, callbacks, total_steps, min(total_steps, max(1, round(run.validate_every * steps_per_epoch)))
-        )
+        trainer = _trainer(run, callbacks, total_steps, validate_steps)
         trainer.fit(
             task,
             BatchStream(loader, total_steps),
