@@ -29,7 +29,9 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -54,7 +56,7 @@ TIMESTEP_FS = 0.5
 FRICTION_PER_FS = 0.01
 
 
-def mean_field(atoms: Atoms, spin: int = 0, conv_tol: float = 1e-9):
+def mean_field(atoms: Atoms, spin: int = 0, conv_tol: float = 1e-9) -> Any:
     """Return a converged PySCF Kohn-Sham object for ``atoms``."""
     from pyscf import dft, gto
 
@@ -122,7 +124,12 @@ class Held(Calculator):
         super().__init__()
         self.base, self.indices = base, list(indices)
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
         """Store the sum of both energies and forces."""
         super().calculate(atoms, properties, system_changes)
         bare = atoms.copy()

@@ -54,7 +54,7 @@ def kpoint_grid(size: tuple[int, ...]) -> np.ndarray:
     return monkhorst_pack(size) + 0.5 * (n % 2) / n
 
 
-def calculator(atoms: Atoms, size: tuple[int, ...], cutoff: float = CUTOFF_EV):
+def calculator(atoms: Atoms, size: tuple[int, ...], cutoff: float = CUTOFF_EV) -> object:
     """Return the GPAW calculator used for every periodic cell."""
     from gpaw import GPAW, PW, Davidson, FermiDirac
 
