@@ -40,7 +40,7 @@ def read_checkpoint(path: Path, fingerprint: dict[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint '{path}' to resume from; start a new run without resume.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # torch raises many types for damaged files, and all mean the same
         raise CheckpointError(
             f"The checkpoint '{path}' cannot be read, it is truncated or not a checkpoint ({type(error).__name__}). "
             "Nothing was started; resume from another checkpoint or start a new run."
