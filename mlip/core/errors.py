@@ -16,6 +16,10 @@ class ConfigError(MlipError):
     """A configuration asks for something that does not exist or cannot be built."""
 
 
+class ShapeError(MlipError, ValueError):
+    """A tensor does not have the shape that its consumer states."""
+
+
 class DataError(MlipError):
     """A data set cannot be read, lacks labels, or holds values that cannot be right."""
 

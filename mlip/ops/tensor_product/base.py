@@ -10,12 +10,29 @@ from typing import Literal, get_args
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
-from mlip.core.errors import ConfigError
+from mlip.core.errors import ConfigError, ShapeError, did_you_mean
 from mlip.ops.constants import ConstantsModule
 from mlip.ops.segment import segment_sum
 
-Mode = Literal["uvu"]
-"""How channels meet. ``uvu``: channel u of the first input with the single channel of the second."""
+Mode = Literal["uuu", "uvu", "uvuv", "uvw"]
+"""How channels meet.
+
+- ``uuu``: channel u with channel u; all multiplicities are the same, paths into one irrep are summed.
+- ``uvu``: channel u of the first input with the single channel of the second; each path is a block of its own.
+- ``uvuv``: every pair of channels (the full product); each path is a block of its own.
+- ``uvw``: fully connected: every pair of channels to every channel of ``irreps_out``, paths summed.
+"""
+
+Weights = Literal["path_channel", "path", "degree", "none"]
+"""What is free: a number for each path and channel, for each path, for each degree (of a signal) and channel of
+both inputs and the output, or nothing."""
+
+Normalization = Literal["component", "norm", "none"]
+"""``component``: components of unit variance in and out. ``norm``: irreps of unit norm in and out. ``none``: the
+plain operator that the backend's docstring defines."""
+
+LARGEST_DEGREE = 12
+"""Highest degree of an input; outputs may have twice that."""
 
 
 @dataclass(frozen=True)
@@ -38,33 +55,47 @@ class TensorProduct(ConstantsModule, ABC):
     """A weighted bilinear equivariant map.
 
     Args:
-        irreps_in1: features, any multiplicities, layout of :mod:`mlip.ops.layout`.
-        irreps_in2: filter (spherical harmonics), multiplicity 1 each in mode ``uvu``.
-        irreps_out: the irreps wanted; multiplicities are ignored in mode ``uvu``, they follow from the input.
+        irreps_in1: features, each irrep once, layout of :mod:`mlip.ops.layout`.
+        irreps_in2: features or a filter (spherical harmonics), each irrep once.
+        irreps_out: the irreps wanted; multiplicities matter in mode ``uvw`` only.
         mode: see :data:`Mode`.
+        weights: see :data:`Weights`; None takes the first that the backend supports.
+        normalization: see :data:`Normalization`.
 
     Attributes:
         irreps_in1, irreps_in2: as given.
-        irreps_out: what ``forward`` returns, one entry a block, not simplified.
+        irreps_out: what ``forward`` returns, one entry a block.
         weight_numel: number of weights a row.
+        operator: the bilinear map. Backends with the same operator and options give the same numbers.
+        filter_is_harmonics: the second input must be spherical harmonics of unit vectors (component
+            normalisation): the backend reads the direction from them.
+
+    Raises:
+        ConfigError: irreps that share no path, or something that the backend cannot honour.
     """
 
     irreps_out: Irreps
     weight_numel: int
+    operator: str
+    filter_is_harmonics: bool = False
     supported_modes: tuple[str, ...] = get_args(Mode)
+    supported_weights: tuple[str, ...] = get_args(Weights)
 
-    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
+    def __init__(
+        self,
+        irreps_in1: Irreps,
+        irreps_in2: Irreps,
+        irreps_out: Irreps,
+        mode: Mode = "uvu",
+        weights: Weights | None = None,
+        normalization: Normalization = "component",
+    ) -> None:
         super().__init__()
-        name = type(self).__name__
-        if mode not in self.supported_modes:
-            raise ConfigError(f"{name} supports mode {', '.join(self.supported_modes)}, got '{mode}'.")
         self.irreps_in1, self.irreps_in2 = Irreps(irreps_in1), Irreps(irreps_in2)
-        self.mode = mode
-        if any(mul != 1 for mul, _ in self.irreps_in2):
-            raise ConfigError(f"Mode 'uvu' needs multiplicity 1 in irreps_in2, got {self.irreps_in2}.")
-        for irreps in (self.irreps_in1, self.irreps_in2):
-            if len({ir for _, ir in irreps}) != len(irreps):
-                raise ConfigError(f"{name} needs each irrep once in an input, got {irreps}; simplify it first.")
+        self.mode, self.normalization = mode, normalization
+        self.weights = self.supported_weights[0] if weights is None else weights
+        self._check_options()
+        self._check_irreps()
         self.paths = coupled_paths(self.irreps_in1, self.irreps_in2, Irreps(irreps_out))
         if not self.paths:
             raise ConfigError(
@@ -72,21 +103,68 @@ class TensorProduct(ConstantsModule, ABC):
                 "check the degrees and the parities."
             )
 
-    @abstractmethod
-    def forward(self, x1: Tensor, x2: Tensor, weight: Tensor) -> Tensor:
+    def _check_options(self) -> None:
+        name = type(self).__name__
+        for option, value, known, supported, able in (
+            ("mode", self.mode, get_args(Mode), self.supported_modes, "clebsch_gordan_dense"),
+            (
+                "weights",
+                self.weights,
+                get_args(Weights),
+                self.supported_weights,
+                "gaunt_grid" if self.weights == "degree" else "clebsch_gordan_dense",
+            ),
+            ("normalization", self.normalization, get_args(Normalization), get_args(Normalization), ""),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"{option} must be one of {', '.join(known)}, got '{value}'.{did_you_mean(str(value), known)}"
+                )
+            if value not in supported:
+                raise ConfigError(
+                    f"{name} supports {option} {', '.join(supported)}, got '{value}'; {able} can do it."
+                )
+
+    def _check_irreps(self) -> None:
+        name = type(self).__name__
+        for irreps in (self.irreps_in1, self.irreps_in2):
+            if len({ir for _, ir in irreps}) != len(irreps) or any(mul < 1 for mul, _ in irreps):
+                raise ConfigError(f"{name} needs each irrep once in an input, got {irreps}; simplify it first.")
+            if len(irreps) and irreps.lmax > LARGEST_DEGREE:
+                raise ConfigError(f"Inputs may have degrees up to {LARGEST_DEGREE}, got {irreps}.")
+        muls1, muls2 = ({mul for mul, _ in irreps} for irreps in (self.irreps_in1, self.irreps_in2))
+        if self.mode == "uvu" and muls2 - {1}:
+            raise ConfigError(f"Mode 'uvu' needs multiplicity 1 in irreps_in2, got {self.irreps_in2}.")
+        if self.mode == "uuu" and len(muls1 | muls2) > 1:
+            raise ConfigError(
+                f"Mode 'uuu' multiplies channel by channel and needs the same multiplicity everywhere, "
+                f"got {self.irreps_in1} and {self.irreps_in2}."
+            )
+
+    def forward(self, x1: Tensor, x2: Tensor, weight: Tensor | None = None) -> Tensor:
         """Multiply row by row.
 
         Args:
             x1: ``(rows, irreps_in1.dim)``.
             x2: ``(rows, irreps_in2.dim)``.
-            weight: ``(rows, weight_numel)``.
+            weight: ``(rows, weight_numel)``, or ``(weight_numel,)`` for all rows; None where there is none.
 
         Returns:
-            ``(rows, irreps_out.dim)``; of unit variance for independent inputs and weights of unit variance.
+            ``(rows, irreps_out.dim)``; with the default normalisation of unit variance for independent inputs
+            and weights of unit variance.
+
+        Raises:
+            ShapeError: a tensor of another shape.
         """
+        self._check_shapes(x1, x2, weight)
+        return self.multiply(x1, x2, weight)
+
+    @abstractmethod
+    def multiply(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
+        """Do what :meth:`forward` promises; the shapes have been checked."""
 
     def convolve(
-        self, x1: Tensor, x2: Tensor, weight: Tensor, senders: Tensor, receivers: Tensor, num_nodes: int
+        self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
     ) -> Tensor:
         """Gather, multiply and sum: ``out[i] = Σ_{e: j→i} x1[j] ⊗ x2[e]`` with weights an edge.
 
@@ -96,7 +174,7 @@ class TensorProduct(ConstantsModule, ABC):
         Args:
             x1: node features ``(nodes, irreps_in1.dim)``.
             x2: edge filters ``(edges, irreps_in2.dim)``.
-            weight: ``(edges, weight_numel)``.
+            weight: ``(edges, weight_numel)``, ``(weight_numel,)`` or None.
             senders, receivers: ``(edges,)`` node indices; receivers sorted.
             num_nodes: rows of the result.
 
@@ -109,6 +187,22 @@ class TensorProduct(ConstantsModule, ABC):
     @abstractmethod
     def expressivity(self) -> Expressivity:
         """What this operator can represent."""
+
+    def _check_shapes(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> None:
+        name, rows = type(self).__name__, x1.shape[0]
+        for label, tensor, irreps in (("x1", x1, self.irreps_in1), ("x2", x2, self.irreps_in2)):
+            if tensor.dim() != 2 or tensor.shape[0] != rows or tensor.shape[1] != irreps.dim:
+                raise ShapeError(
+                    f"{name} needs {label} of shape ({rows}, {irreps.dim}) for {irreps}, got {tuple(tensor.shape)}."
+                )
+        if weight is None:
+            if self.weight_numel:
+                raise ShapeError(f"{name} needs {self.weight_numel} weights a row, got none.")
+        elif tuple(weight.shape) not in ((rows, self.weight_numel), (self.weight_numel,)):
+            raise ShapeError(
+                f"{name} needs weights of shape ({rows}, {self.weight_numel}) or ({self.weight_numel},), "
+                f"got {tuple(weight.shape)}."
+            )
 
 
 @dataclass(frozen=True)

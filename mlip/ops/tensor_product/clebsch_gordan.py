@@ -1,44 +1,58 @@
 """The reference: e3nn's Clebsch–Gordan tensor product."""
 
+from collections.abc import Iterator
+
 import torch
 from e3nn.o3 import Irreps
 from e3nn.o3 import TensorProduct as E3nnTensorProduct
 from torch import Tensor
 
 from mlip.ops.layout import from_e3nn, to_e3nn
-from mlip.ops.tensor_product.base import Expressivity, Mode, TensorProduct
+from mlip.ops.tensor_product.base import Mode, Normalization, Weights
+from mlip.ops.tensor_product.path_product import PathProduct
+from mlip.ops.wigner import wigner_3j
 
 
-class ClebschGordan(TensorProduct):
-    """All paths, a free weight for each path and channel, computed by e3nn (normalisation component/element).
+class ClebschGordan(PathProduct):
+    """Computed by e3nn, in e3nn's layout: the oracle of the other backends, so not the fast one."""
 
-    The oracle of the other backends; convert-and-call, so it is not the fast one.
-    """
-
-    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
-        super().__init__(irreps_in1, irreps_in2, irreps_out, mode)
-        blocks = [(self.irreps_in1[path.in1].mul, path.ir_out) for path in self.paths]
-        self.irreps_out = Irreps(blocks)
-        self.product = E3nnTensorProduct(
-            self.irreps_in1,
-            self.irreps_in2,
-            self.irreps_out,
-            [(path.in1, path.in2, k, "uvu", True, 1.0) for k, path in enumerate(self.paths)],
-            shared_weights=False,
-            internal_weights=False,
-        )
-        self.weight_numel = self.product.weight_numel
+    def __init__(
+        self,
+        irreps_in1: Irreps,
+        irreps_in2: Irreps,
+        irreps_out: Irreps,
+        mode: Mode = "uvu",
+        weights: Weights | None = None,
+        normalization: Normalization = "component",
+    ) -> None:
+        super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
+        self.product = e3nn_product(self)
         for part in self.product.modules():
             # e3nn's constants stay out of the state dict, so that model files do not depend on the backend.
             part._non_persistent_buffers_set.update(part._buffers)
 
-    def forward(self, x1: Tensor, x2: Tensor, weight: Tensor) -> Tensor:
-        # With a single channel in x2 the two layouts of x2 are the same.
-        return from_e3nn(self.product(to_e3nn(x1, self.irreps_in1), x2, weight), self.irreps_out)
+    def multiply(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
+        a, b = to_e3nn(x1, self.irreps_in1), to_e3nn(x2, self.irreps_in2)
+        return from_e3nn(self.product(a, b, self._e3nn_weight(weight, len(x1))), self.irreps_out)
 
-    @property
-    def expressivity(self) -> Expressivity:
-        return path_expressivity(self)
+    def convolve(
+        self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
+    ) -> Tensor:
+        return super(PathProduct, self).convolve(x1, x2, weight, senders, receivers, num_nodes)
+
+    def couple(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
+        raise NotImplementedError("e3nn multiplies whole features; forward does not come here.")
+
+    def _e3nn_weight(self, weight: Tensor | None, rows: int) -> Tensor | None:
+        """Expand weights to one row each and one number for each path and channel."""
+        if weight is None:
+            return None
+        if weight.dim() == 1:
+            weight = weight.expand(rows, -1)
+        if self.weights == "path_channel":
+            return weight
+        channels = [self._channels(path) for path in self.paths]
+        return torch.cat([w.expand(-1, n) for w, n in zip(weight.split(1, dim=1), channels)], dim=1)
 
     def _apply(self, fn: object, recurse: bool = True) -> "ClebschGordan":
         moved = super()._apply(fn, recurse)
@@ -47,19 +61,27 @@ class ClebschGordan(TensorProduct):
         return moved
 
 
+def e3nn_product(product: PathProduct) -> E3nnTensorProduct:
+    """Return e3nn's own product with the paths, the mode and the normalisation of ours."""
+    weighted = product.weights != "none"
+    plain = product.normalization == "none"
+    return E3nnTensorProduct(
+        product.irreps_in1,
+        product.irreps_in2,
+        product.irreps_out,
+        [(p.in1, p.in2, target, product.mode, weighted, 1.0) for p, target in zip(product.paths, product.targets)],
+        shared_weights=False,
+        internal_weights=False,
+        irrep_normalization=product.normalization,
+        path_normalization="none" if plain else "element",
+    )
+
+
 def restore_wigner_buffers(module: torch.nn.Module) -> None:
     """Recompute e3nn's 3j buffers in float64 digits, which a cast through float32 has lost."""
-    from e3nn.o3 import wigner_3j
-
     for part in module.modules():
         for name, buffer in part.named_buffers(recurse=False):
             if name.startswith("_w3j_"):
                 degrees = [int(l) for l in name.removeprefix("_w3j_").split("_")]
-                exact = wigner_3j(*degrees, dtype=torch.float64)
+                exact = wigner_3j(*degrees)
                 part._buffers[name] = exact.to(dtype=buffer.dtype, device=buffer.device)
-
-
-def path_expressivity(product: TensorProduct) -> Expressivity:
-    """The expressivity of a product with a free weight on every path."""
-    paths = tuple((product.irreps_in1[p.in1].ir.l, product.irreps_in2[p.in2].ir.l, p.ir_out.l) for p in product.paths)
-    return Expressivity("path", any(sum(path) % 2 for path in paths), paths)

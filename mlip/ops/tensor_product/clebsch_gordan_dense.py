@@ -4,72 +4,73 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import torch
-from e3nn.o3 import Irreps, wigner_3j
+from e3nn.o3 import Irreps
 from torch import Tensor
 
-from mlip.ops.layout import split_blocks
-from mlip.ops.segment import segment_sum
-from mlip.ops.tensor_product.base import Expressivity, Mode, Path, TensorProduct
-from mlip.ops.tensor_product.clebsch_gordan import path_expressivity
+from mlip.ops.layout import join_blocks
+from mlip.ops.tensor_product.base import Mode, Normalization, Weights
+from mlip.ops.tensor_product.path_product import PathProduct
 
 
-class ClebschGordanDense(TensorProduct):
-    """The same operator as :class:`ClebschGordan`, with the same weights in the same order.
+class ClebschGordanDense(PathProduct):
+    """Dense constants, few large operations; the fast eager product with a single-channel filter.
 
-    For each degree l1 of the features the 3j symbols of all its paths are one constant
+    Single-channel second input: for each degree l1 the symbols of all its paths are one constant
 
-        T[m2, m3, m1] = sqrt(2 l3 + 1) · 3j(l1 m1, l2 m2, l3 m3),
+        T[m2, (path, m3), m1] = c_p · 3j(l1 m1, l2 m2, l3 m3),
 
-    so that ``Y @ T`` is a small matrix (paths' components, 2 l1 + 1) for every row, and the product with the
-    channels is one batched matrix product. Path weights multiply its rows.
+    so that ``x2 @ T`` is a small matrix for every row, and the product with the channels is one batched matrix
+    product. Otherwise the outer product of each pair of degrees meets one matrix (all its m3) x (m1 m2).
     """
 
-    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps, mode: Mode = "uvu") -> None:
-        super().__init__(irreps_in1, irreps_in2, irreps_out, mode)
-        self.irreps_out = Irreps([(self.irreps_in1[path.in1].mul, path.ir_out) for path in self.paths])
-        self.weight_numel = sum(mul for mul, _ in self.irreps_out)
-        self.groups: list[tuple[int, list[int]]] = []
-        for in1, members in groupby(self.paths, key=lambda path: path.in1):
-            group = list(members)
-            self.register_constant(f"coupling_{in1}", self._coupling(group))
-            self.groups.append((in1, [path.ir_out.dim for path in group]))
+    def __init__(
+        self,
+        irreps_in1: Irreps,
+        irreps_in2: Irreps,
+        irreps_out: Irreps,
+        mode: Mode = "uvu",
+        weights: Weights | None = None,
+        normalization: Normalization = "component",
+    ) -> None:
+        super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
+        self.single_filter = mode != "uuu" and not self.pairs
+        self.groups: list[tuple[int, int, list[int]]] = []
+        numbered = list(enumerate(self.paths))
+        if self.single_filter:
+            for in1, members in groupby(numbered, key=lambda item: item[1].in1):
+                group = list(members)
+                self.register_constant(f"coupling_{in1}", self._filter_coupling([k for k, _ in group]))
+                self.groups.append((in1, -1, [path.ir_out.dim for _, path in group]))
+        elif not self.pairs:
+            for (in1, in2), members in groupby(numbered, key=lambda item: (item[1].in1, item[1].in2)):
+                group = list(members)
+                symbols = torch.cat([self.symbol(k).flatten(0, 1) for k, _ in group], dim=1)
+                self.register_constant(f"coupling_{in1}_{in2}", symbols.T)
+                self.groups.append((in1, in2, [path.ir_out.dim for _, path in group]))
 
-    def _coupling(self, paths: list[Path]) -> Tensor:
+    def _filter_coupling(self, numbers: list[int]) -> Tensor:
         """Return ``(irreps_in2.dim, Σ(2 l3 + 1) · (2 l1 + 1))`` for the paths of one degree l1."""
         slices = self.irreps_in2.slices()
         columns = []
-        for path in paths:
-            ir1, ir2 = self.irreps_in1[path.in1].ir, self.irreps_in2[path.in2].ir
-            symbol = wigner_3j(ir1.l, ir2.l, path.ir_out.l, dtype=torch.float64) * path.ir_out.dim**0.5
-            full = symbol.new_zeros(self.irreps_in2.dim, path.ir_out.dim, ir1.dim)
-            full[slices[path.in2]] = symbol.permute(1, 2, 0)
+        for number in numbers:
+            symbol = self.symbol(number)
+            full = symbol.new_zeros(self.irreps_in2.dim, symbol.shape[2], symbol.shape[0])
+            full[slices[self.paths[number].in2]] = symbol.permute(1, 2, 0)
             columns.append(full)
         return torch.cat(columns, dim=1).flatten(1)
 
-    def forward(self, x1: Tensor, x2: Tensor, weight: Tensor) -> Tensor:
-        blocks = split_blocks(x1, self.irreps_in1)
-        return torch.cat(list(self._messages(blocks, x2, weight)), dim=1)
+    def couple(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
+        if self.single_filter:
+            yield from self._couple_filter(blocks1, join_blocks(blocks2))
+            return
+        for in1, in2, dims in self.groups:
+            outer = (blocks1[in1].unsqueeze(2) * blocks2[in2].unsqueeze(1)).flatten(1, 2)
+            yield from (self.constant_like(f"coupling_{in1}_{in2}", outer) @ outer).split(dims, dim=1)
 
-    def convolve(
-        self, x1: Tensor, x2: Tensor, weight: Tensor, senders: Tensor, receivers: Tensor, num_nodes: int
-    ) -> Tensor:
-        # Summing degree by degree leaves the concatenation to the nodes, which are far fewer than the edges.
-        blocks = [block.index_select(0, senders) for block in split_blocks(x1, self.irreps_in1)]
-        sums = [segment_sum(message, receivers, num_nodes) for message in self._messages(blocks, x2, weight)]
-        return torch.cat(sums, dim=1)
-
-    def _messages(self, blocks: list[Tensor], x2: Tensor, weight: Tensor) -> Iterator[Tensor]:
-        """Yield the messages ``(rows, dim)`` path by path, in the order of ``irreps_out``."""
-        sizes = [len(dims) * self.irreps_in1[in1].mul for in1, dims in self.groups]
-        for (in1, dims), weights in zip(self.groups, weight.split(sizes, dim=1)):
-            mul, ir = self.irreps_in1[in1]
+    def _couple_filter(self, blocks1: list[Tensor], x2: Tensor) -> Iterator[Tensor]:
+        for in1, _, dims in self.groups:
+            ir = self.irreps_in1[in1].ir
             matrix = (x2 @ self.constant_like(f"coupling_{in1}", x2)).unflatten(1, (sum(dims), ir.dim))
             # With one component the matrix product is an outer product, which broadcasting does faster.
-            coupled = matrix * blocks[in1] if ir.dim == 1 else torch.bmm(matrix, blocks[in1])
-            path_weights = weights.unflatten(1, (len(dims), mul)).split(1, dim=1)
-            for part, path_weight in zip(coupled.split(dims, dim=1), path_weights):
-                yield (part * path_weight).flatten(1)
-
-    @property
-    def expressivity(self) -> Expressivity:
-        return path_expressivity(self)
+            coupled = matrix * blocks1[in1] if ir.dim == 1 else torch.bmm(matrix, blocks1[in1])
+            yield from coupled.split(dims, dim=1)
