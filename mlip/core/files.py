@@ -42,6 +42,15 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
 
 
+def cache_folder() -> Path:
+    """Folder of the cache: ``MLIP_CACHE``, else ``XDG_CACHE_HOME``/mlip, else ``~/.cache/mlip``."""
+    named = os.environ.get("MLIP_CACHE")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mlip"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

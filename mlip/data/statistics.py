@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlip.core.errors import DataError, MlipError
-from mlip.core.files import write_text_atomically
+from mlip.core.files import cache_folder, write_text_atomically
 from mlip.data.atomic_energies import atomic_energies, composition, sample_energies
 from mlip.data.content_hash import content_hash
 from mlip.data.neighbours import neighbour_list
@@ -137,15 +137,6 @@ def cached_statistics(
     with suppress(MlipError):
         write_text_atomically(path, json.dumps(content))
     return statistics
-
-
-def cache_folder() -> Path:
-    """Folder of the cache: ``MLIP_CACHE``, else ``XDG_CACHE_HOME``/mlip, else ``~/.cache/mlip``."""
-    named = os.environ.get("MLIP_CACHE")
-    if named:
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mlip"
 
 
 def _read_cache(path: Path, key: str) -> dict[str, Any] | None:

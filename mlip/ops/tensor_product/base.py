@@ -121,9 +121,7 @@ class TensorProduct(ConstantsModule, ABC):
                     f"{option} must be one of {', '.join(known)}, got '{value}'.{did_you_mean(str(value), known)}"
                 )
             if value not in supported:
-                raise ConfigError(
-                    f"{name} supports {option} {', '.join(supported)}, got '{value}'; {able} can do it."
-                )
+                raise ConfigError(f"{name} supports {option} {', '.join(supported)}, got '{value}'; {able} can do it.")
 
     def _check_irreps(self) -> None:
         name = type(self).__name__

@@ -269,7 +269,9 @@ class SignalProduct(TensorProduct):
         elif weight is None:
             parts = [part[:, :, :mul] for part, mul in zip(parts, muls)]
         else:
-            parts = [part[:, :, :mul] * w.unsqueeze(-2) for part, mul, w in zip(parts, muls, weight.split(muls, dim=-1))]
+            parts = [
+                part[:, :, :mul] * w.unsqueeze(-2) for part, mul, w in zip(parts, muls, weight.split(muls, dim=-1))
+            ]
         blocks: list[Tensor | None] = [None] * len(self.irreps_out)
         for c, part in zip(self.sides[2], parts):
             blocks[c.block] = part if blocks[c.block] is None else blocks[c.block] + part
