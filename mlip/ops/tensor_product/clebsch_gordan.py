@@ -33,7 +33,7 @@ class ClebschGordan(PathProduct):
 
     def multiply(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
         a, b = to_e3nn(x1, self.irreps_in1), to_e3nn(x2, self.irreps_in2)
-        return from_e3nn(self.product(a, b, self._e3nn_weight(weight, len(x1))), self.irreps_out)
+        return from_e3nn(self.product(a, b, self._e3nn_weight(weight, x1)), self.irreps_out)
 
     def convolve(
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
@@ -43,10 +43,11 @@ class ClebschGordan(PathProduct):
     def couple(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
         raise NotImplementedError("e3nn multiplies whole features; forward does not come here.")
 
-    def _e3nn_weight(self, weight: Tensor | None, rows: int) -> Tensor | None:
+    def _e3nn_weight(self, weight: Tensor | None, x1: Tensor) -> Tensor:
         """Expand weights to one row each and one number for each path and channel."""
+        rows = len(x1)
         if weight is None:
-            return None
+            return x1.new_ones(rows, self.product.weight_numel)
         if weight.dim() == 1:
             weight = weight.expand(rows, -1)
         if self.weights == "path_channel":
@@ -62,14 +63,13 @@ class ClebschGordan(PathProduct):
 
 
 def e3nn_product(product: PathProduct) -> E3nnTensorProduct:
-    """Return e3nn's own product with the paths, the mode and the normalisation of ours."""
-    weighted = product.weights != "none"
+    """Return e3nn's own product with the paths, the mode and the normalisation of ours, always with weights."""
     plain = product.normalization == "none"
     return E3nnTensorProduct(
         product.irreps_in1,
         product.irreps_in2,
         product.irreps_out,
-        [(p.in1, p.in2, target, product.mode, weighted, 1.0) for p, target in zip(product.paths, product.targets)],
+        [(p.in1, p.in2, target, product.mode, True, 1.0) for p, target in zip(product.paths, product.targets)],
         shared_weights=False,
         internal_weights=False,
         irrep_normalization=product.normalization,

@@ -108,7 +108,8 @@ class SignalProduct(TensorProduct):
             missing = [str(ir) for k, (_, ir) in enumerate(irreps) if k not in {c.block for c in self.sides[side]}]
             if missing:
                 raise ConfigError(
-                    f"{type(self).__name__} has no signal for {', '.join(missing)}; clebsch_gordan_dense takes any irrep."
+                    f"{type(self).__name__} has no signal for {', '.join(missing)}; "
+                    "clebsch_gordan_dense takes any irrep."
                 )
         self._measure()
         kept = [c for c, power in zip(self.sides[2], self.power.sum(dim=(0, 1)).tolist()) if power > 1e-20]
