@@ -56,7 +56,11 @@ def test_pictures_are_small() -> None:
 def test_commands_and_their_options_exist(page: str, line: str) -> None:
     command, *words = shlex.split(line)[1:]
     assert command in COMMANDS, f"{page}: {line}"
-    known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+    chosen = COMMANDS[command]
+    if hasattr(chosen, "commands"):
+        assert words and words[0] in chosen.commands, f"{page}: {line}"
+        chosen = chosen.commands[words.pop(0)]
+    known = {option for parameter in chosen.params for option in parameter.opts}
     for word in words:
         if word.startswith("--"):
             assert word.split("=")[0] in known, f"{page}: {line}"
