@@ -20,8 +20,8 @@ class Measurement:
     name: str
     value: float
     tolerance: float
-    unit: str
-    meaning: str
+    unit: str = "1"
+    meaning: str = ""
 
     @property
     def passed(self) -> bool:

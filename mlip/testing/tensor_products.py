@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from mlip.ops.layout import split_blocks
 from mlip.ops.segment import segment_sum
 from mlip.ops.spherical_harmonics import spherical_harmonics
 from mlip.ops.tensor_product.base import TensorProduct
+from mlip.testing.measurement import Measurement
 from mlip.testing.tensor_product_oracles import e3nn_oracle, oracle
 from mlip.testing.wigner import random_rotation, transform
 
@@ -70,6 +72,29 @@ EXAMPLES = (
     Example(RAGGED, EDGE, "5x0e+2x1o+3x2e", {"mode": "uvw"}),
     Example(RAGGED, EDGE, "2x0e+2x1o", {"mode": "uvw", "normalization": "norm"}),
 )
+
+
+def examine(product: TensorProduct) -> Iterator[Measurement]:
+    """Measure what every product promises in every mode; gradients and variances are dearer and on their own."""
+    yield Measurement("shape", _gap_of_shape(product), 0)
+    yield Measurement("turned", max(equivariance_error(product, seed, False) for seed in (0, 1)), 1e-11)
+    yield Measurement("turned and inverted", max(equivariance_error(product, seed, True) for seed in (2, 3)), 1e-11)
+    yield Measurement("bilinear", bilinearity_error(product), 1e-12)
+    yield Measurement("definition in plain loops", oracle_error(product), 1e-12)
+    if product.operator == "clebsch_gordan":
+        yield Measurement("e3nn", e3nn_error(product), 1e-6)
+    yield Measurement("float32", float32_error(product), 1e-5)
+    yield Measurement("back from float32", lost_digits(product), 1e-14)
+    yield Measurement("rows one by one", row_dependence(product), 1e-13)
+    yield Measurement("no rows, no edges", empty_batch_problems(product), 0)
+    yield Measurement("strides", strided_error(product), 1e-13)
+    yield Measurement("gather, multiply, sum", convolution_error(product), 1e-13)
+    yield Measurement("paths that are not as declared", undeclared_paths(product), 0)
+    yield Measurement("parameters and state", len(list(product.parameters())) + len(product.state_dict()), 0)
+
+
+def _gap_of_shape(product: TensorProduct) -> float:
+    return float(tuple(product(*random_inputs(product)).shape) != (5, product.irreps_out.dim))
 
 
 def random_inputs(product: TensorProduct, rows: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -185,6 +210,27 @@ def convolution_error(product: TensorProduct) -> float:
     senders, receivers = torch.tensor([1, 2, 3, 0, 0, 3, 1]), torch.tensor([0, 0, 1, 1, 1, 3, 3])
     expected = segment_sum(product(nodes[senders], x2, weight), receivers, 4)
     return _gap(product.convolve(nodes, x2, weight, senders, receivers, 4), expected)
+
+
+def undeclared_paths(product: TensorProduct) -> int:
+    """Count paths that carry signal and are not declared, or the other way round; 0 is right.
+
+    Harmonics come with all their degrees, so products that need them are left to their definition.
+    """
+    if product.filter_is_harmonics:
+        return 0
+    found = set()
+    x1, x2, weight = random_inputs(product)
+    for (_, ir1), columns1 in zip(product.irreps_in1, product.irreps_in1.slices()):
+        for (_, ir2), columns2 in zip(product.irreps_in2, product.irreps_in2.slices()):
+            only1, only2 = torch.zeros_like(x1), torch.zeros_like(x2)
+            only1[:, columns1], only2[:, columns2] = x1[:, columns1], x2[:, columns2]
+            blocks = split_blocks(product(only1, only2, weight), product.irreps_out)
+            # Rounding of a grid is no signal.
+            found |= {(ir1.l, ir2.l, ir.l) for (_, ir), b in zip(product.irreps_out, blocks) if b.abs().max() > 1e-10}
+    declared = product.expressivity
+    odd = any(sum(path) % 2 for path in found)
+    return len(found ^ set(declared.paths)) + int(declared.antisymmetric_paths != odd)
 
 
 def variances(product: TensorProduct, rows: int = 4000) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
-import torch
 from e3nn.o3 import Irreps
 
 from mlip.core.errors import ConfigError, ShapeError
@@ -40,63 +40,21 @@ def make(name: str, example: Example) -> TensorProduct:
     return made
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
-def product(request: pytest.FixtureRequest) -> TensorProduct:
-    return make(*request.param)
-
-
-def test_is_a_tensor_product_of_the_promised_shape(product: TensorProduct) -> None:
+@pytest.mark.parametrize(("name", "example"), CASES, ids=str)
+def test_contract(name: str, example: Example) -> None:
+    """Constants are recomputed and weights come in from outside; everything else is measured numbers."""
+    product = make(name, example)
     assert isinstance(product, TensorProduct)
-    assert product(*contract.random_inputs(product)).shape == (5, product.irreps_out.dim)
-
-
-@pytest.mark.parametrize("invert", [False, True])
-def test_equivariant(product: TensorProduct, invert: bool) -> None:
-    assert max(contract.equivariance_error(product, seed, invert) for seed in range(2)) < 1e-11
-
-
-def test_bilinear(product: TensorProduct) -> None:
-    assert contract.bilinearity_error(product) < 1e-12
+    wrong = [
+        f"{row.name}: {row.value:.1e} > {row.tolerance:.0e}" for row in contract.examine(product) if not row.passed
+    ]
+    assert not wrong, "; ".join(wrong)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("example", GRADIENTS, ids=str)
 def test_gradients_of_first_and_second_order(name: str, example: Example) -> None:
     assert contract.failed_gradient_checks(make(name, example)) == 0
-
-
-def test_float32_agrees(product: TensorProduct) -> None:
-    assert contract.float32_error(product) < 1e-5
-
-
-def test_constants_survive_float32(product: TensorProduct) -> None:
-    assert contract.lost_digits(product) < 1e-14
-
-
-def test_rows_are_independent(product: TensorProduct) -> None:
-    assert contract.row_dependence(product) < 1e-13
-
-
-def test_empty_batch(product: TensorProduct) -> None:
-    assert contract.empty_batch_problems(product) == 0
-
-
-def test_strides_do_not_matter(product: TensorProduct) -> None:
-    assert contract.strided_error(product) < 1e-13
-
-
-def test_convolution_is_gather_multiply_sum(product: TensorProduct) -> None:
-    assert contract.convolution_error(product) < 1e-13
-
-
-def test_agrees_with_its_formula(product: TensorProduct) -> None:
-    assert contract.oracle_error(product) < 1e-12
-
-
-def test_agrees_with_e3nn(product: TensorProduct) -> None:
-    if product.operator != "clebsch_gordan":
-        pytest.skip("e3nn has no such product")
-    assert contract.e3nn_error(product) < 1e-6
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -115,42 +73,18 @@ def test_unit_variance(name: str, example: Example) -> None:
     assert contract.variances(product, rows=2000).tolist() == pytest.approx([1.0] * len(product.irreps_out), abs=0.2)
 
 
-def test_parameters_and_state_are_the_callers(product: TensorProduct) -> None:
-    """Weights come in from outside and constants are recomputed: nothing of a backend is in a model file."""
-    assert not list(product.parameters())
-    assert not product.state_dict()
-
-
-def test_expressivity_is_true(product: TensorProduct) -> None:
-    """A path is declared if and only if it carries signal."""
-    if product.filter_is_harmonics:
-        pytest.skip("harmonics come with all their degrees; agreement with the formula covers it")
-    declared = set(product.expressivity.paths)
-    assert product.expressivity.antisymmetric_paths == any(sum(path) % 2 for path in declared)
-    found = set()
-    x1, x2, weight = contract.random_inputs(product)
-    for (_, ir1), columns1 in zip(product.irreps_in1, product.irreps_in1.slices()):
-        for (_, ir2), columns2 in zip(product.irreps_in2, product.irreps_in2.slices()):
-            only1, only2 = torch.zeros_like(x1), torch.zeros_like(x2)
-            only1[:, columns1], only2[:, columns2] = x1[:, columns1], x2[:, columns2]
-            result = product(only1, only2, weight)
-            for (_, ir3), columns3 in zip(product.irreps_out, product.irreps_out.slices()):
-                # Rounding of a grid is no signal.
-                if result[:, columns3].abs().max() > 1e-10:
-                    found.add((ir1.l, ir2.l, ir3.l))
-    assert found == declared
-
-
 @pytest.mark.parametrize("name", BACKENDS)
 def test_what_a_backend_refuses_it_refuses_with_a_way_out(name: str) -> None:
-    """Each backend takes the usual convolution; a refusal names a backend that can."""
+    """Each backend takes the usual convolution; following the refusals leads to a backend that can."""
     assert isinstance(build(name, EXAMPLES[0]), TensorProduct)
     for example in EXAMPLES:
         made = build(name, example)
-        if isinstance(made, str):
-            able = [other for other in BACKENDS if other in made.split(";")[-1]]
-            assert able, made
-            assert any(isinstance(build(other, example), TensorProduct) for other in able), made
+        for _ in range(2):
+            if isinstance(made, str):
+                able = [other for other in BACKENDS if re.search(rf"\b{other}\b", made.split(";")[-1])]
+                assert able, made
+                made = build(able[0], example)
+        assert isinstance(made, TensorProduct), made
 
 
 @pytest.mark.parametrize("name", BACKENDS)

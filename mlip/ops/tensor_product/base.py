@@ -105,16 +105,11 @@ class TensorProduct(ConstantsModule, ABC):
 
     def _check_options(self) -> None:
         name = type(self).__name__
-        for option, value, known, supported, able in (
-            ("mode", self.mode, get_args(Mode), self.supported_modes, "clebsch_gordan_dense"),
-            (
-                "weights",
-                self.weights,
-                get_args(Weights),
-                self.supported_weights,
-                "gaunt_grid" if self.weights == "degree" else "clebsch_gordan_dense",
-            ),
-            ("normalization", self.normalization, get_args(Normalization), get_args(Normalization), ""),
+        able = "gaunt_grid" if self.weights == "degree" else "clebsch_gordan_dense"
+        for option, value, known, supported in (
+            ("mode", self.mode, get_args(Mode), self.supported_modes),
+            ("weights", self.weights, get_args(Weights), self.supported_weights),
+            ("normalization", self.normalization, get_args(Normalization), get_args(Normalization)),
         ):
             if value not in known:
                 raise ConfigError(

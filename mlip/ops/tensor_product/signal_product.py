@@ -10,6 +10,7 @@ from torch import Tensor
 from mlip.core.errors import ConfigError
 from mlip.ops.layout import split_blocks
 from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, TensorProduct, Weights
+from mlip.ops.tensor_product.coupling_power import coupling_power
 
 
 @dataclass(frozen=True)
@@ -130,16 +131,7 @@ class SignalProduct(TensorProduct):
 
     def coupling_power(self) -> Tensor:
         """Return ``(components1, components2, components3)``: Σ over m1, m2 and mean over m3 of the squared map."""
-        sizes = [[c.ir.dim for c in side] for side in self.sides]
-        first, second = (torch.eye(n, dtype=torch.float64) for n in self.dims[:2])
-        rows = []
-        with torch.no_grad():
-            for basis in first:
-                a = basis[None, :, None].expand(len(second), -1, -1)
-                squared = self.product(a, second[:, :, None])[:, :, 0].square()
-                over3 = torch.stack([part.mean(dim=1) for part in squared.split(sizes[2], dim=1)], dim=1)
-                rows.append(torch.stack([part.sum(dim=0) for part in over3.split(sizes[1], dim=0)]))
-        return torch.stack([part.sum(dim=0) for part in torch.stack(rows).split(sizes[0], dim=0)])
+        return coupling_power(self.product, [[c.ir.l for c in side] for side in self.sides])
 
     def _lay_out_channels(self, wanted: Irreps) -> None:
         """Decide about channels, the output's multiplicities and the weights."""
@@ -201,7 +193,7 @@ class SignalProduct(TensorProduct):
         else:
             gains = self.signal_variance.clamp(min=1e-300).rsqrt() * (self.signal_variance > 0)
             terms = torch.tensor([sum(c.block == d.block for d in self.sides[2]) for c in self.sides[2]])
-            gains = gains / terms[:, None].sqrt()
+            gains = gains / terms[:, None].double().sqrt()
             if self.normalization == "norm":
                 gains = gains / torch.tensor([c.ir.dim for c in self.sides[2]]).double()[:, None].sqrt()
         dims = torch.tensor([c.ir.dim for c in self.sides[2]])
