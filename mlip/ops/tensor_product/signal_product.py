@@ -42,12 +42,14 @@ class SignalProduct(TensorProduct):
     A backend writes :meth:`components`, :meth:`prepare` and :meth:`product`.
 
     Attributes:
+        signals: which irreps have a signal, in words, for messages.
         sides: the components of both inputs and the output.
         dims: number of coefficients of each side, Σ (2l + 1) over its components.
         power: mean square over m3 of the coupling of each three components, normalisation ``none``.
     """
 
     supported_weights = ("degree", "none")
+    signals: str
 
     def __init__(
         self,
@@ -109,9 +111,11 @@ class SignalProduct(TensorProduct):
             missing = [str(ir) for k, (_, ir) in enumerate(irreps) if k not in {c.block for c in self.sides[side]}]
             if missing:
                 raise ConfigError(
-                    f"{type(self).__name__} has no signal for {', '.join(missing)}; "
+                    f"{type(self).__name__} has no signal for {', '.join(missing)}: {self.signals}; "
                     "clebsch_gordan_dense takes any irrep."
                 )
+        if not self.sides[2]:
+            return
         self._measure()
         kept = [c for c, power in zip(self.sides[2], self.power.sum(dim=(0, 1)).tolist()) if power > 1e-20]
         irreps_kept = [ir for k, (_, ir) in enumerate(irreps_out) if k in {c.block for c in kept}]
