@@ -9,11 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 from mlip import __version__
+from mlip.cli.bench import bench
 from mlip.cli.doctor import doctor
 from mlip.cli.evaluate import evaluate
 from mlip.cli.info import info
 from mlip.cli.md import md
 from mlip.cli.relax import relax
+from mlip.cli.tensor_products import tensor_products
 from mlip.cli.train import train
 from mlip.core.errors import MlipError, TrainingInterrupted
 
@@ -76,6 +78,8 @@ def root(
 
 for command in (train, evaluate, relax, md, doctor, info):
     app.command()(command)
+app.add_typer(tensor_products, name="tensor-products")
+app.add_typer(bench, name="bench")
 
 
 def _report_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

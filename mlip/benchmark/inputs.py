@@ -1,0 +1,25 @@
+"""Random inputs of tensor products, the same for every backend."""
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor
+
+from mlip.ops.spherical_harmonics import spherical_harmonics
+
+
+def random_features(irreps: Irreps, rows: int, generator: torch.Generator) -> Tensor:
+    """Return ``(rows, irreps.dim)`` of unit variance, float32: exact in every dtype that is measured."""
+    return torch.randn((rows, irreps.dim), generator=generator)
+
+
+def random_harmonics(irreps: Irreps, rows: int, generator: torch.Generator) -> Tensor:
+    """Return spherical harmonics of random directions, component normalisation, ``(rows, irreps.dim)``, float64.
+
+    Args:
+        irreps: multiplicity 1 everywhere.
+        rows: number of directions.
+        generator: source of the directions.
+    """
+    vectors = torch.randn((rows, 3), generator=generator, dtype=torch.float64)
+    harmonics = spherical_harmonics(irreps.lmax, torch.nn.functional.normalize(vectors, dim=1))
+    return torch.cat([harmonics[:, ir.l**2 : (ir.l + 1) ** 2] for _, ir in irreps], dim=1)

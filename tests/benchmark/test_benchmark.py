@@ -1,0 +1,206 @@
+"""Candidates compute what e3nn computes; runs are measured, written, read back, resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlip.benchmark.expressivity import describe, expected_dimension
+from mlip.benchmark.many_body import E3nnPowers, ManyBodyCase
+from mlip.benchmark.plan import BASELINE, PASSES, Plan
+from mlip.benchmark.plots import fitted_exponent, plot_times
+from mlip.benchmark.products import ProductCase, reachable_dimensions
+from mlip.benchmark.results import Measurement, ResultFolder, read_csv, write_csv
+from mlip.benchmark.run import Group
+from mlip.core.errors import ConfigError, MlipError
+from mlip.ops.layout import natural_irreps, split_blocks
+from mlip.ops.tensor_product.clebsch_gordan_dense import ClebschGordanDense
+from mlip.ops.tensor_product.gaunt_grid import GauntGrid
+from mlip.ops.tensor_product.settings import setting_irreps
+from tests.components import component_names, factory
+
+TINY = Plan(channels=3, rows=7, rounds=1, round_seconds=0.0, warmup=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Choices by measurement stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("mode", ["uuu", "uvu", "uvuv", "uvw"])
+@pytest.mark.parametrize("weights", ["none", "free"])
+def test_baseline_is_the_same_product(mode: str, weights: str) -> None:
+    case = ProductCase(replace(TINY, mode=mode, weights=weights, antisymmetric=True), "mimo", 2)
+    ours, theirs = case.candidate(ClebschGordanDense, 7, torch.float64), case.baseline(7, torch.float64)
+    assert ours.weights == theirs.weights
+    assert ours.paths == theirs.paths == 15
+    assert float((ours.result() - theirs.result()).abs().max()) < 1e-12
+
+
+def test_baseline_of_the_convolution() -> None:
+    case = ProductCase(replace(TINY, operator="convolution"), "mimo", 2)
+    ours, theirs = case.candidate(ClebschGordanDense, 5, torch.float64), case.baseline(5, torch.float64)
+    assert ours.inputs[2].shape == theirs.inputs[2].shape == (5, ours.weights)
+    assert float((ours.result() - theirs.result()).abs().max()) < 1e-12
+    norms = [block.square().sum(dim=1) for block in split_blocks(case.x2, natural_irreps(2))]
+    assert all(float((norm - 2 * l - 1).abs().max()) < 1e-5 for l, norm in enumerate(norms))
+
+
+def test_first_rows_are_the_same_numbers() -> None:
+    case = ProductCase(replace(TINY, operator="convolution"), "mimo", 1)
+    few, all_rows = (case.candidate(ClebschGordanDense, rows, torch.float64).result() for rows in (2, 7))
+    assert float((few - all_rows[:2]).abs().max()) < 1e-13
+
+
+def test_powers_of_e3nn() -> None:
+    """The chain of e3nn's products against products of values: scalars multiply as numbers."""
+    case = ManyBodyCase(replace(TINY, operator="many-body"), "mimo", 0)
+    chain = case.baseline(7, torch.float64)
+    x, weight = (leaf.detach() for leaf in chain.inputs)
+    expected = sum(w * x**nu for nu, w in enumerate(weight.split(3), start=1))
+    assert float((chain.result() - expected).abs().max()) < 1e-12
+    # Degrees from which the output cannot be reached again are dropped on the way.
+    irreps, x = natural_irreps(1, 2), torch.randn(4, 8)
+    few, every = (E3nnPowers(irreps, natural_irreps(highest, 2), 4) for highest in (1, 4))
+    results = [chain(x, torch.ones(chain.weight_numel)) for chain in (few, every)]
+    assert few.products[1].irreps_out.lmax == 2
+    assert every.products[1].irreps_out.lmax == 3
+    assert float((results[0] - results[1][:, : results[0].shape[1]]).abs().max()) < 1e-5
+    with pytest.raises(ConfigError, match="setting mimo"):
+        ManyBodyCase(TINY, "siso", 1)
+
+
+@pytest.mark.parametrize("name", component_names("many_body"))
+def test_many_body_backends_run(name: str) -> None:
+    plan = replace(TINY, operator="many-body", passes=("forward", "backward"))
+    case = ManyBodyCase(plan, "mimo", 1)
+    rows = Group(case, plan, {name: factory("many_body", name)}, {}, lambda text: None).measure("mimo", 1)
+    assert [(row.backend, row.step) for row in rows] == [
+        (backend, step) for step in plan.passes for backend in (BASELINE, name)
+    ]
+    assert all(row.wall_ms > 0 and row.error < 1e-5 for row in rows)
+
+
+def measure(plan: Plan, lmax: int = 1) -> list[Measurement]:
+    factories = {"dense": ClebschGordanDense, "grid": GauntGrid}
+    dimensions = reachable_dimensions(plan, "mimo", lmax, factories)
+    return Group(ProductCase(plan, "mimo", lmax), plan, factories, dimensions, lambda text: None).measure("mimo", lmax)
+
+
+def test_a_group_is_measured() -> None:
+    rows = measure(replace(TINY, rounds=3))
+    assert [(row.step, row.backend) for row in rows] == [
+        (step, backend) for step in PASSES for backend in (BASELINE, "dense", "grid")
+    ]
+    for row in rows:
+        assert 0 < row.wall_low_ms <= row.wall_ms <= row.wall_high_ms
+        assert 0 < row.speedup_low <= row.speedup <= row.speedup_high
+        assert row.flops > 0
+        assert row.peak_mb > 0
+        assert row.error < 1e-6
+        assert row.us_per_path == pytest.approx(1e3 * row.wall_ms / row.paths)
+        assert row.note == ""
+    forward = {row.backend: row for row in rows if row.step == "forward"}
+    assert (forward["dense"].dimension, forward["grid"].dimension) == (4, 4)
+    assert forward["dense"].oracle == BASELINE
+    assert forward["grid"].oracle == "grid"
+    flops = {row.step: row.flops for row in rows if row.backend == "grid"}
+    assert flops["forward"] < flops["backward"] < flops["double-backward"]
+
+
+class Wrong(ClebschGordanDense):
+    """Off by a thousandth."""
+
+    def multiply(self, x1: torch.Tensor, x2: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        return 1.001 * super().multiply(x1, x2, weight)
+
+
+class Broken(ClebschGordanDense):
+    """Cannot be differentiated twice."""
+
+    def multiply(self, x1: torch.Tensor, x2: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        raise RuntimeError("no kernel\nand more")
+
+
+def test_errors_and_failures_are_reported() -> None:
+    plan = replace(TINY, passes=("forward",))
+    factories = {"wrong": Wrong, "broken": Broken, "refuses": factory("tensor_product", "so2")}
+    rows = Group(ProductCase(plan, "mimo", 1), plan, factories, {}, lambda text: None).measure("mimo", 1)
+    found = {row.backend: row for row in rows}
+    assert found["wrong"].error == pytest.approx(1e-3, rel=1e-3)
+    assert (found["broken"].wall_ms, found["broken"].note) == (None, "no kernel")
+    assert found["refuses"].wall_ms is None
+    assert "mode" in found["refuses"].note
+
+
+def test_what_needs_too_much_memory_is_left_out() -> None:
+    rows = measure(replace(TINY, rows=200, max_memory=1e3, passes=("forward",)))
+    assert all(row.wall_ms is None and "--max-memory" in row.note for row in rows)
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    rows = [
+        Measurement("mimo", 3, "forward", "x", "op", 1.5, flops=7, error=1e-7, note='a "note", with\nlines'),
+        Measurement("siso", 1, "backward", "y"),
+    ]
+    write_csv(tmp_path / "results.csv", rows)
+    assert read_csv(tmp_path / "results.csv") == rows
+    assert (tmp_path / "results.csv").read_text().startswith("setting,lmax,pass,backend,")
+
+
+def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path / "new" / "run", TINY, ["x"])
+    assert not folder.has("mimo", 1)
+    folder.add([Measurement("mimo", 1, "forward", "x", wall_ms=2.0)])
+    again = ResultFolder(folder.path, TINY, ["x"])
+    assert again.has("mimo", 1)
+    assert again.rows == folder.rows
+    assert json.loads((folder.path / "run.json").read_text())["machine"]["torch"] == torch.__version__
+    with pytest.raises(MlipError, match="another plan"):
+        ResultFolder(folder.path, replace(TINY, rows=8), ["x"])
+    with pytest.raises(MlipError, match="another backends"):
+        ResultFolder(folder.path, TINY, ["x", "y"])
+    assert ResultFolder(folder.path, replace(TINY, rows=8), ["x"], overwrite=True).rows == []
+    (folder.path / "run.json").write_text("{")
+    with pytest.raises(MlipError, match="cannot be read"):
+        ResultFolder(folder.path, TINY, ["x"])
+
+
+def test_exponents() -> None:
+    assert fitted_exponent([1, 2, 3, 4], [9.0, 8.0, 27.0, 64.0]) == pytest.approx(3.0)
+    assert fitted_exponent([1, 2], [1.0, 4.0]) == pytest.approx(2.0)
+    assert fitted_exponent([3], [1.0]) is None
+
+
+def test_plot(tmp_path: Path) -> None:
+    rows = [Measurement("mimo", l, "forward", b, wall_ms=l * 0.5) for l in (1, 2, 3) for b in (BASELINE, "x")]
+    plot_times(tmp_path / "a.png", [*rows, Measurement("mimo", 1, "forward", "refused")], "title")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    plot_times(tmp_path / "none.png", [Measurement("mimo", 1, "forward", "refused")], "title")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_expressiveness_of_one_backend() -> None:
+    row = describe("dense", ClebschGordanDense, "mimo", 2)
+    assert (row.reach.dimension, row.expected, row.mode, row.as_convolution) == (19, 19, "uuu", False)
+    # One product with the symbols a row and channel, over all pairs of inputs and all paths.
+    assert row.flops > 2 * 19
+    assert row.bytes > 4 * (9 + 9 + 25)
+    refused = describe("grid", GauntGrid, "mimo", 13)
+    assert refused.reach is None
+    assert "degrees up to" in refused.reason
+
+
+def test_expected_dimensions() -> None:
+    assert expected_dimension("gaunt", setting_irreps("mimo", 3)) == 13
+    assert expected_dimension("gaunt", setting_irreps("mimo", 3, truncated=True)) == 10
+    assert expected_dimension("clebsch_gordan", setting_irreps("mimo", 3)) == 44
+    assert expected_dimension("something else", setting_irreps("mimo", 3)) is None

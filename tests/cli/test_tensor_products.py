@@ -1,0 +1,183 @@
+"""``mlip tensor-products`` and ``mlip bench``: output, files, and mistakes in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mlip.cli.bench import parse_degrees
+from mlip.cli.main import app
+from mlip.cli.tensor_products import tensor_product_factories
+from mlip.core.errors import ConfigError
+from tests.components import component_names
+
+TWO = ("--backends", "clebsch_gordan_dense,gaunt_grid")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Choices by measurement stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def call(*words: object, status: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def expressivity(*words: object, status: int = 0) -> str:
+    return call("tensor-products", "expressivity", *words, status=status)
+
+
+def bench(folder: Path, *words: object, status: int = 0) -> str:
+    size = ("--channels", 2, "--rows", 6, "--rounds", 1, "--out", folder)
+    return call("bench", "tensor-products", *size, *words, status=status)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_every_configuration_is_a_backend() -> None:
+    assert list(tensor_product_factories()) == component_names("tensor_product")
+
+
+def test_expressivity_table_and_files(tmp_path: Path) -> None:
+    text = expressivity("--lmax", 2, *TWO, "--csv", tmp_path / "e.csv", "--plot", tmp_path / "e.png")
+    assert all(setting in text for setting in ("MIMO", "SIMO", "SISO"))
+    assert re.search(r"clebsch_gordan_dense .* 14\+5 +19 \(19\)", text)
+    assert re.search(r"gaunt_grid .* 14\+0 +9 \(9\)", text)
+    found = {(row["backend"], row["setting"]): row for row in rows_of(tmp_path / "e.csv")}
+    assert found["clebsch_gordan_dense", "simo"]["dimension"] == "5"
+    assert found["gaunt_grid", "mimo"]["odd_paths"] == "0"
+    assert float(found["gaunt_grid", "mimo"]["flops"]) > 0
+    assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_truncated_outputs() -> None:
+    assert re.search(r"gaunt_grid .* 11\+0 +7 \(7\)", expressivity("--lmax", 2, "--truncate", *TWO))
+
+
+def test_refusals_are_footnotes(tmp_path: Path) -> None:
+    text = expressivity("--lmax", 2, "--backends", "so2", "--csv", tmp_path / "e.csv")
+    assert "so2: SO2 reads the direction" in text
+    assert "as a convolution" in text
+    siso = next(row for row in rows_of(tmp_path / "e.csv") if row["setting"] == "siso")
+    assert "1o" in siso["reason"]
+    assert siso["dimension"] == ""
+
+
+def test_benchmark_writes_and_resumes(tmp_path: Path) -> None:
+    text = bench(tmp_path, "--lmax", 1, "--passes", "forward,backward", *TWO)
+    assert "MIMO L=1, backward" in text
+    assert "faster than e3nn" in text
+    found = rows_of(tmp_path / "results.csv")
+    assert len(found) == 2 * 3
+    assert {row["backend"] for row in found} == {"e3nn", "clebsch_gordan_dense", "gaunt_grid"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "mimo_time.png",
+        "mimo_time_per_path.png",
+        "mimo_time_per_dimension.png",
+    }
+    again = bench(tmp_path, "--lmax", "1-2", "--passes", "forward,backward", *TWO)
+    assert "MIMO L=1: taken from" in again
+    assert rows_of(tmp_path / "results.csv")[: len(found)] == found
+    assert len(rows_of(tmp_path / "results.csv")) == 2 * len(found)
+    assert "another plan" in bench(tmp_path, "--lmax", "1", "--rows", 5, status=1)
+
+
+def test_all_settings_and_a_setting_without_natural_path(tmp_path: Path) -> None:
+    text = bench(tmp_path, "--setting", "all", "--lmax", 1, "--passes", "forward", *TWO)
+    assert "SISO L=1: SISO of the odd degree 1" in text
+    assert {row["setting"] for row in rows_of(tmp_path / "results.csv")} == {"mimo", "simo"}
+    both = bench(tmp_path / "b", "--setting", "siso", "--lmax", 1, "--antisymmetric", "--passes", "forward", *TWO)
+    assert "SISO L=1, forward" in both
+
+
+def test_convolution_includes_edge_frames(tmp_path: Path) -> None:
+    bench(tmp_path, "--operator", "convolution", "--lmax", 1, "--passes", "forward", "--backends", "so2")
+    found = {row["backend"]: row for row in rows_of(tmp_path / "results.csv")}
+    assert float(found["so2"]["error"]) < 1e-5
+    assert found["so2"]["oracle"] == "e3nn"
+
+
+def test_many_body(tmp_path: Path) -> None:
+    text = bench(tmp_path, "--operator", "many-body", "--lmax", 1, "--passes", "forward")
+    assert all(name[:16] in text for name in component_names("many_body"))
+    assert "repeated products" in text
+
+
+def test_automatic_choice_fills_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark asks what a model of that size would ask."""
+    monkeypatch.setenv("MLIP_CACHE", str(tmp_path / "cache"))
+    bench(tmp_path / "run", "--lmax", 1, "--operator", "convolution", "--passes", "forward", "--backends", "auto")
+    row = next(row for row in rows_of(tmp_path / "run" / "results.csv") if row["backend"] == "auto")
+    assert row["note"].startswith("chose ")
+    kept = [path.read_text() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert any("2x0e+2x1o" in text and row["note"].removeprefix("chose ") in text for text in kept)
+
+
+def test_protocol_of_the_paper(tmp_path: Path) -> None:
+    """Given sizes win over those of the protocol, or the test would take minutes."""
+    bench(tmp_path, "--paper", "--lmax", 1, *TWO)
+    found = rows_of(tmp_path / "results.csv")
+    assert {row["setting"] for row in found} == {"mimo", "simo"}
+    assert {row["pass"] for row in found} == {"forward"}
+    # Outputs up to 2L: the path 1 ⊗ 1 → 2 is in.
+    assert {row["paths"] for row in found if row["setting"] == "mimo"} == {"5"}
+    text = (tmp_path / "run.json").read_text()
+    assert '"rounds": 100' in text
+    assert '"warmup": 10' in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--backends", "gaunt_gird"), "There is no backend 'gaunt_gird'. Did you mean 'gaunt_grid'?"),
+        (("--backends", ","), "Name at least one backend"),
+        (("--lmax", "1-x"), "a degree, a range or a list"),
+        (("--lmax", "4-1"), "in rising ranges"),
+        (("--lmax", "40"), "from 0 to 12"),
+        (("--setting", "mimo,mim"), "--setting is one of mimo, simo, siso, got 'mim'. Did you mean 'mimo'?"),
+        (("--operator", "many_body"), "Did you mean 'many-body'?"),
+        (("--passes", "backwards"), "Did you mean 'backward'?"),
+        (("--mode", "uux"), "--mode is one of"),
+        (("--dtype", "float16"), "--dtype is one of float32, float64"),
+        (("--device", "gpu"), "--device is cpu or cuda"),
+        (("--device", "meta"), "--device is cpu or cuda"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    text = " ".join(bench(tmp_path, *words, status=1).split())
+    assert message in text
+    assert "Traceback" not in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(tmp_path: Path) -> None:
+    assert "There is no CUDA device" in bench(tmp_path, "--device", "cuda", status=1)
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "Choose another folder" in bench(tmp_path / "file" / "x", *TWO, status=1)
+
+
+def test_degrees() -> None:
+    assert parse_degrees("1-4") == [1, 2, 3, 4]
+    assert parse_degrees("3") == [3]
+    assert parse_degrees("5, 1-2,2") == [1, 2, 5]
+    for text in ("", "-1", "a", "1-", "1--2", "2-1"):
+        with pytest.raises(ConfigError):
+            parse_degrees(text)
