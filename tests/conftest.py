@@ -23,6 +23,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measured choices and statistics of the suite do not end up in, or come from, the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _default_dtype_is_untouched() -> Iterator[None]:
     """Fail a test after which torch's default dtype is another one."""

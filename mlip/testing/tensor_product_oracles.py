@@ -18,6 +18,8 @@ from mlip.ops.wigner import gaunt_coefficients, wigner_3j
 
 def oracle(product: TensorProduct, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
     """Return what a product must give, ``(rows, irreps_out.dim)``, from its definition."""
+    # A product that delegates to another has its definition.
+    product = getattr(product, "backend", product)
     return (signal_oracle if isinstance(product, SignalProduct) else path_oracle)(product, x1, x2, weight)
 
 
