@@ -66,7 +66,7 @@ class MLIPCalculator(Calculator):
 
         Raises:
             ModelFileError: the file is not a model file.
-            ConfigError: unknown dtype, or a device this machine does not have.
+            ConfigError: unknown dtype, a device this machine does not have, or a model without an energy.
         """
         super().__init__()
         device, dtype = resolve_device(device), parse_dtype(dtype)
@@ -74,6 +74,11 @@ class MLIPCalculator(Calculator):
             self.model = load_model(model, device=device, dtype=dtype)
         else:
             self.model = copy.deepcopy(model).to(device=device, dtype=dtype or model.dtype)
+        if "energy" not in self.model.fields:
+            raise ConfigError(
+                f"A calculator needs a model of the energy; {type(self.model).__name__} predicts "
+                f"{', '.join(self.model.fields)}. Evaluate it with mlip evaluate or mlip.nn.derivatives.predict."
+            )
         self.model.eval().requires_grad_(False)
         self.neighbours = SkinNeighbourList(self.model.cutoff, skin)
         self._asked: set[str] = set()

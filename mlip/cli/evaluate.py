@@ -60,6 +60,7 @@ def evaluate(
 
     from mlip.cli.compose import compose, to_plain
     from mlip.data.content_hash import content_hash
+    from mlip.evaluation.accuracy import accuracy
     from mlip.evaluation.metrics import ErrorStatistics
     from mlip.evaluation.report import write_report
     from mlip.models.model_file import load_model
@@ -71,7 +72,7 @@ def evaluate(
     with console.status("reading the data"):
         samples = _select(data, subset, exclude)
     _warn_if_trained_on(samples, potential, console)
-    statistics = ErrorStatistics(_labels(samples))
+    statistics = ErrorStatistics(_labels(samples, potential))
     graphs, predictions = _predict(potential, samples, statistics, max_edges, console)
     record = {
         "model": str(model),
@@ -83,9 +84,12 @@ def evaluate(
         "dtype": str(potential.dtype).removeprefix("torch."),
         "device": str(potential.device),
     }
-    title = f"{model.name} on {data['path']}" + ("" if subset is Subset.all else f" ({subset.value})")
+    title = f"{model.name} on {_source(data)}" + ("" if subset is Subset.all else f" ({subset.value})")
     write_report(folder, samples, graphs, predictions, statistics, record, title)
     _show(statistics, title, len(samples), console)
+    right = accuracy(samples, predictions)
+    if right is not None:
+        console.print(f"{right} structures classified correctly", highlight=False)
     console.print(f"Results are in {folder}", soft_wrap=True, highlight=False)
 
 
@@ -117,9 +121,15 @@ def data_overrides(words: Sequence[str]) -> list[str]:
 
 def _default_folder(data: dict[str, Any], subset: Subset) -> Path:
     """Return ``evaluate_DATA`` or ``evaluate_DATA_SUBSET`` after the first path of the data."""
-    path = data["path"][0] if isinstance(data["path"], list) else data["path"]
+    source = _source(data)
+    path = source[0] if isinstance(source, list) else source
     name = Path(str(path).replace("*", "")).stem or "data"
     return Path(f"evaluate_{name}" + ("" if subset is Subset.all else f"_{subset.value}"))
+
+
+def _source(data: dict[str, Any]) -> Any:
+    """Return the path of the data, or the module of a data set that reads no file."""
+    return data.get("path") or data["dataset"]["_target_"].split(".")[-2]
 
 
 def _claim(folder: Path, overwrite: bool) -> Path:
@@ -146,10 +156,20 @@ def _select(data: dict[str, Any], subset: Subset, exclude: Path | None) -> list[
     return samples
 
 
-def _labels(samples: Sequence[Sample]) -> list[str]:
+def _labels(samples: Sequence[Sample], model: AtomisticModel) -> list[str]:
+    """Return the labels that the model predicts and some structure has."""
+    from mlip.core.errors import DataError
     from mlip.core.fields import LABELS
+    from mlip.nn.derivatives import predictable
 
-    return [label for label in LABELS if any(label in sample.labels for sample in samples)]
+    there = [label for label in LABELS if any(label in sample.labels for sample in samples)]
+    common = [label for label in there if label in predictable(model)]
+    if not common:
+        raise DataError(
+            f"The data are labelled with {', '.join(there) or 'nothing'}, the model predicts "
+            f"{', '.join(predictable(model))}: there is nothing to compare."
+        )
+    return common
 
 
 def _warn_if_trained_on(samples: Sequence[Sample], model: AtomisticModel, console: Console) -> None:
@@ -201,6 +221,7 @@ def _show(statistics: ErrorStatistics, title: str, structures: int, console: Con
     from rich.table import Table
     from rich.text import Text
 
+    from mlip.core.fields import FIELDS, LABELS
     from mlip.evaluation.metrics import error_keys
 
     errors, counts = statistics.compute(), statistics.counts()
@@ -208,6 +229,7 @@ def _show(statistics: ErrorStatistics, title: str, structures: int, console: Con
     rows += [("forces", "forces", "meV/Å")]
     rows += [(f"forces on {symbol}", f"forces/{symbol}", "meV/Å") for symbol in statistics.elements()]
     rows += [("stress", "stress", "meV/Å³")]
+    rows += [(label.replace("_", " "), label, "") for label in LABELS if FIELDS[label].unit == "1"]
     table = Table(title=Text(f"{title}: {structures} structures"), title_justify="left")
     table.add_column("error of")
     for name in ("MAE", "RMSE"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlip.data.parts import Parts
+    from mlip.models.base import AtomisticModel
 
 CONFIG = "config.yaml"
 
@@ -93,6 +95,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
         _fill_statistics(config, parts)
     settings = to_plain(config)
     model = build_model(settings["model"], seed=settings["seed"], dtype=dtype)
+    _check_predictions(model, losses)
     with console.status("building the graphs"):
         train_set = GraphDataset(parts.train, model.cutoff)
         valid_set = GraphDataset(parts.valid, model.cutoff)
@@ -168,6 +171,19 @@ def _check_labels(parts: Parts, losses: dict[str, Any]) -> None:
                 )
 
 
+def _check_predictions(model: AtomisticModel, losses: dict[str, Any]) -> None:
+    from mlip.core.errors import ConfigError
+    from mlip.nn.derivatives import predictable
+
+    for name, loss in losses.items():
+        for field in loss.required:
+            if field not in predictable(model):
+                raise ConfigError(
+                    f"The loss '{name}' needs a model that predicts '{field}', {type(model).__name__} predicts "
+                    f"{', '.join(predictable(model))}. Choose another model=… or loss=[…]."
+                )
+
+
 def _fill_statistics(config: DictConfig, parts: Parts) -> None:
     """Put measured statistics where the user has set nothing."""
     unset = [name for name in config.statistics if config.statistics[name] is None]
@@ -185,3 +201,8 @@ def _describe(console: Console, model: Any, parts: Parts, settings: dict[str, An
         highlight=False,
         soft_wrap=True,
     )
+    # Components that choose by measurement say what they chose.
+    choices = Counter(str(part.choice) for part in model.modules() if hasattr(part, "choice"))
+    if choices:
+        listing = ", ".join(f"{name} ({count}x)" for name, count in choices.items())
+        console.print(f"Fastest of the candidates here: {listing}", highlight=False)

@@ -17,18 +17,26 @@ class Field:
     Attributes:
         name: key in graphs, predictions and labels.
         level: what the first dimension counts.
-        shape: shape of one item, e.g. ``(3,)`` for a vector per atom.
+        shape: shape of one item, e.g. ``(3,)`` for a vector per atom; None is a dimension that the data decide.
         unit: unit inside the package.
         rank: Cartesian rank, which says how it turns with the structure (0 scalar, 1 vector, 2 tensor).
         extensive: whether the value of two separated copies is twice the value of one.
+        pseudo: whether inversion brings a further factor of -1: a handedness, not a scalar.
     """
 
     name: str
     level: Level
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     unit: str
     rank: int = 0
     extensive: bool = False
+    pseudo: bool = False
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether one item may have this shape."""
+        return len(shape) == len(self.shape) and all(
+            size == wanted or (wanted is None and size > 0) for size, wanted in zip(shape, self.shape)
+        )
 
 
 _TABLE = (
@@ -36,6 +44,8 @@ _TABLE = (
     Field("energies", "atom", (), "eV"),
     Field("forces", "atom", (3,), "eV/Å", rank=1),
     Field("stress", "graph", (3, 3), "eV/Å³", rank=2),
+    Field("class_scores", "graph", (None,), "1"),
+    Field("chirality", "graph", (), "1", pseudo=True),
     Field("positions", "atom", (3,), "Å", rank=1),
     Field("atomic_numbers", "atom", (), "1"),
     Field("cell", "graph", (3, 3), "Å", rank=1),
@@ -46,5 +56,8 @@ _TABLE = (
 FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}
 """Every known field by name."""
 
-LABELS: tuple[str, ...] = ("energy", "forces", "stress")
+LABELS: tuple[str, ...] = ("energy", "forces", "stress", "class_scores", "chirality")
 """Fields a data set may label and a loss may ask for."""
+
+DERIVED: dict[str, str] = {"forces": "energy", "stress": "energy"}
+"""Fields that are derivatives, and of what: no model returns them, every model with the field on the right has them."""

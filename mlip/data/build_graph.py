@@ -20,7 +20,7 @@ def build_graph(atoms: Atoms, cutoff: float, labels: Mapping[str, np.ndarray] | 
     Args:
         atoms: positions in Å; constraints and calculators are not looked at.
         cutoff: edges are pairs with a distance strictly below it, Å.
-        labels: values by field name (``energy``, ``forces``, ``stress``) in the package's units; NaN
+        labels: values by field name (``energy``, ``forces``, ``stress``, …) in the package's units; NaN
             means not labelled.
 
     Raises:
@@ -65,8 +65,14 @@ def graph_from_pairs(atoms: Atoms, pairs: Pairs, labels: Mapping[str, np.ndarray
 def _label(name: str, value: np.ndarray, num_atoms: int) -> torch.Tensor:
     """Return a label as a float64 tensor with its leading dimension (1 or atoms)."""
     field = FIELDS[name]
-    shape = (num_atoms if field.level == "atom" else 1, *field.shape)
+    rows = num_atoms if field.level == "atom" else 1
     array = np.asarray(value, dtype=np.float64)
-    if array.shape not in (shape, shape[1:] if field.level == "graph" else shape):
-        raise StructureError(f"The label '{name}' of {num_atoms} atoms must have shape {shape}, got {array.shape}.")
-    return torch.tensor(array.reshape(shape))
+    if field.level == "graph" and field.fits(array.shape):
+        array = array[None]
+    if array.shape[:1] != (rows,) or not field.fits(array.shape[1:]):
+        shape = tuple("any" if size is None else size for size in (rows, *field.shape))
+        raise StructureError(
+            f"The label '{name}' of {num_atoms} atoms must have shape ({', '.join(map(str, shape))}), "
+            f"got {array.shape}."
+        )
+    return torch.tensor(array)

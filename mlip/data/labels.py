@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
-from mlip.core.fields import LABELS
+from mlip.core.fields import FIELDS, LABELS
 from mlip.data.label_units import LabelUnits
 
 _WORDS = {
@@ -29,7 +29,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
         for pattern in ("{}", "ref_{}", "dft_{}", "qm_{}", "total_{}", "{}_ref", "{}_dft", "{}_qm")
     )
     for label, words in _WORDS.items()
-}
+} | {label: (label,) for label in LABELS if label not in _WORDS}
 """Keys that are recognised as a label without being named in the configuration; case does not matter."""
 
 _NOT_LABELS = frozenset({"numbers", "positions"})
@@ -74,7 +74,7 @@ class LabelReader:
                     f"A label must be one of {', '.join(LABELS)}, got {label!r}.{did_you_mean(label, LABELS)}"
                 )
         if not self.required:
-            raise ConfigError("labels must name at least one of energy, forces, stress.")
+            raise ConfigError(f"labels must name at least one of {', '.join(LABELS)}.")
 
     def read(self, atoms: Atoms, where: str, required: tuple[str, ...] | None = None) -> dict[str, Any]:
         """Read the labels of one frame.
@@ -126,7 +126,8 @@ class LabelReader:
         guess = did_you_mean(wanted, [key for key in present if key != wanted])
         looked = f"{label}_key is '{named}'" if named is not None else "no usual key was found"
         listing = ", ".join(sorted(present)) or "none"
-        return f"{looked}, the keys there are: {listing}.{guess} Set {label}_key to the right one."
+        advice = f"Set {label}_key to the right one." if label in _WORDS else f"Give the frames the key '{label}'."
+        return f"{looked}, the keys there are: {listing}.{guess} {advice}"
 
     def _convert(self, label: str, key: str, value: Any, atoms: Atoms, where: str) -> np.ndarray:
         """Return a label in the package's units and shape, checked."""
@@ -142,7 +143,9 @@ class LabelReader:
             return np.array(array.item() * self.units.to_ev)
         if label == "forces":
             return self._forces(key, array, len(atoms), where)
-        return self._stress(key, array, atoms, where)
+        if label == "stress":
+            return self._stress(key, array, atoms, where)
+        return _as_field(label, key, array, len(atoms), where)
 
     def _forces(self, key: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray:
         if array.shape != (num_atoms, 3):
@@ -176,6 +179,18 @@ class LabelReader:
         if volume < 1e-6:
             raise DataError(f"{where}: the virial '{key}' needs a cell with a volume, this frame has none.")
         return -tensor * self.units.to_ev / (volume * self.units.to_angstrom**3)
+
+
+def _as_field(label: str, key: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray:
+    """Return a label that has no unit as the field table wants it."""
+    field = FIELDS[label]
+    rows = (num_atoms,) if field.level == "atom" else ()
+    if array.shape[: len(rows)] != rows or not field.fits(array.shape[len(rows) :]):
+        shape = tuple("any" if size is None else size for size in (*rows, *field.shape))
+        raise DataError(
+            f"{where}: the {label} '{key}' must have shape ({', '.join(map(str, shape))}), got {array.shape}."
+        )
+    return array
 
 
 def raw_values(atoms: Atoms) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         content_hash: of the samples, see `content_hash`.
 
     Raises:
-        DataError: a structure has no graph; names its file and frame.
+        DataError: a structure has no graph, or a label of another size than the others; names its file and frame.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         self.cutoff = float(cutoff)
         self.labels = tuple(sorted({name for sample in samples for name in sample.labels}))
         self.content_hash = content_hash(samples)
+        self._sizes = {name: _item_shape(name, samples) for name in self.labels}
         self._graphs: list[AtomGraph] = []
         for done, sample in enumerate(samples, start=1):
             self._graphs.append(self._build(sample))
@@ -59,16 +60,31 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         return self._graphs[index]
 
     def _build(self, sample: Sample) -> AtomGraph:
-        labels = {name: sample.labels.get(name, _unlabelled(name, len(sample.atoms))) for name in self.labels}
+        labels = {name: sample.labels.get(name, self._unlabelled(name, sample)) for name in self.labels}
         try:
-            return build_graph(sample.atoms, self.cutoff, labels)
+            graph = build_graph(sample.atoms, self.cutoff, labels)
         except StructureError as error:
             raise DataError(f"{sample.source}: {error}") from error
+        for name, size in self._sizes.items():
+            if tuple(graph[name].shape[1:]) != size:
+                raise DataError(
+                    f"{sample.source}: the label '{name}' has shape {tuple(graph[name].shape[1:])} an item, but "
+                    f"{size} in other structures. All structures need the same."
+                )
+        return graph
+
+    def _unlabelled(self, name: str, sample: Sample) -> np.ndarray:
+        rows = (len(sample.atoms),) if FIELDS[name].level == "atom" else ()
+        return np.full((*rows, *self._sizes[name]), np.nan)
 
 
-def _unlabelled(name: str, num_atoms: int) -> np.ndarray:
+def _item_shape(name: str, samples: Sequence[Sample]) -> tuple[int, ...]:
+    """Return the shape of one item of a label: the field table's, or the first sample's where that leaves it open."""
     field = FIELDS[name]
-    return np.full((num_atoms, *field.shape) if field.level == "atom" else field.shape, np.nan)
+    if None not in field.shape:
+        return field.shape
+    first = next(sample.labels[name] for sample in samples if name in sample.labels)
+    return np.shape(first)[1 if field.level == "atom" else 0 :]
 
 
 class ResumableLoader:

@@ -12,16 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mlip.core.errors import DataError
+from mlip.core.fields import LABELS
+from mlip.evaluation.metrics import error_keys, error_unit, headline
 from mlip.evaluation.plots import COLOURS, new_figure, save_png, short
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values."""
-
-_ERRORS = (
-    ("forces_rmse_meV_per_A", "Force RMSE, validation", "meV/Å"),
-    ("energy_rmse_meV_per_atom", "Energy RMSE, validation", "meV/atom"),
-    ("stress_rmse_meV_per_A3", "Stress RMSE, validation", "meV/Å³"),
-)
 
 
 def read_curves(path: str | os.PathLike[str]) -> dict[str, Curve]:
@@ -62,7 +58,7 @@ def learning_curve_plot(path: str | os.PathLike[str], table: str | os.PathLike[s
         DataError: as `read_curves`, or none of the columns is known.
     """
     curves = read_curves(table)
-    errors = [(f"valid/{key}", name, unit) for key, name, unit in _ERRORS if f"valid/{key}" in curves]
+    errors = [panel for panel in _error_panels() if panel[0] in curves]
     rates = [name for name in curves if name.split("/")[-1].startswith(("lr", "learning_rate"))]
     losses = [name for name in ("train/loss", "valid/loss") if name in curves]
     number = bool(losses) + len(errors) + bool(rates)
@@ -83,6 +79,17 @@ def learning_curve_plot(path: str | os.PathLike[str], table: str | os.PathLike[s
     if title:
         figure.suptitle(title, fontsize=11)
     save_png(figure, path)
+
+
+def _error_panels() -> list[tuple[str, str, str]]:
+    """Return column, title and unit of the validation error of every label."""
+    panels = []
+    # Forces first: they are what a potential is mostly judged by.
+    for field in sorted(LABELS, key=lambda field: field != "forces"):
+        group = headline(field)
+        title = f"{field.replace('_', ' ').capitalize()} RMSE, validation"
+        panels.append((f"valid/{error_keys(group)[1]}", title, error_unit(group)[0] or "RMSE"))
+    return panels
 
 
 def _number(text: str | None) -> float | None:

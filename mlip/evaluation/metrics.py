@@ -15,18 +15,13 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
-from mlip.core.fields import LABELS
+from mlip.core.fields import FIELDS, LABELS
 from mlip.core.units import MEV
 from mlip.data.graph import AtomGraph
 from mlip.models.base import graph_index
 
-SUFFIX: dict[str, str] = {
-    "energy": "meV",
-    "energy_per_atom": "meV_per_atom",
-    "forces": "meV_per_A",
-    "stress": "meV_per_A3",
-}
-"""Unit at the end of the keys of `ErrorStatistics.compute`, by group."""
+PER_ATOM = "_per_atom"
+"""End of the groups of extensive fields that are divided by the number of atoms."""
 
 
 @dataclass
@@ -34,7 +29,7 @@ class Moments:
     """Sums of the errors of one group of values.
 
     Attributes:
-        absolute: Σ|error|, eV-based unit of the field.
+        absolute: Σ|error|, in the unit of the field.
         squared: Σ error².
         count: number of values that have a label.
         missing: number of values whose label is NaN or absent.
@@ -54,14 +49,14 @@ class Moments:
 
 
 class ErrorStatistics:
-    """Mean absolute and root-mean-square errors of energy, forces and stress.
+    """Mean absolute and root-mean-square errors of the labels.
 
     Energies count once a structure, forces once a Cartesian component, stress once each of the nine
-    components. A NaN label, and the stress of a structure without periodicity, is skipped and counted as
-    missing; a NaN prediction is not skipped: it makes the error NaN.
+    components, any other field once a component. A NaN label, and the stress of a structure without
+    periodicity, is skipped and counted as missing; a NaN prediction is not skipped: it makes the error NaN.
 
     Args:
-        fields: labels to compare, out of ``energy``, ``forces``, ``stress``.
+        fields: labels to compare, out of :data:`mlip.core.fields.LABELS`.
 
     Raises:
         ConfigError: an unknown field.
@@ -78,7 +73,7 @@ class ErrorStatistics:
         """Add one graph or batch.
 
         Args:
-            predictions: ``energy`` (graphs,) eV, ``forces`` (atoms, 3) eV/Å, ``stress`` (graphs, 3, 3) eV/Å³,
+            predictions: ``energy`` (graphs,) eV, ``forces`` (atoms, 3) eV/Å, ``stress`` (graphs, 3, 3) eV/Å³, …
                 as far as they are to be compared; a field without prediction is left out.
             graph: the same graph or batch, with its labels.
 
@@ -105,9 +100,9 @@ class ErrorStatistics:
                 # Molecules have no stress, whatever a file says: zero equal to zero is no success.
                 missing = missing | ~graph.pbc.any(dim=1)[:, None, None]
             self._add(field, error, missing)
-            if field == "energy":
+            if headline(field) != field:
                 atoms = torch.bincount(graph_index(graph), minlength=graph.cell.shape[0])
-                self._add("energy_per_atom", error / atoms, missing)
+                self._add(headline(field), error / atoms, missing)
 
     def _add(self, group: str, error: Tensor, missing: Tensor) -> None:
         kept = torch.where(missing, 0.0, error)
@@ -128,15 +123,16 @@ class ErrorStatistics:
 
         ``energy_{mae,rmse}_meV_per_atom``, ``energy_{mae,rmse}_meV`` (per structure),
         ``forces_{mae,rmse}_meV_per_A``, ``forces_{mae,rmse}_meV_per_A/<element>``,
-        ``stress_{mae,rmse}_meV_per_A3``.
+        ``stress_{mae,rmse}_meV_per_A3``; ``<field>_{mae,rmse}`` for what has no unit.
         """
         errors: dict[str, float] = {}
         for group in sorted(self._moments):
             moments = self._moments[group]
             if moments.count:
                 mae, rmse = error_keys(group)
-                errors[mae] = moments.absolute / moments.count / MEV
-                errors[rmse] = math.sqrt(moments.squared / moments.count) / MEV
+                _, size = error_unit(group)
+                errors[mae] = moments.absolute / moments.count / size
+                errors[rmse] = math.sqrt(moments.squared / moments.count) / size
         return errors
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -172,9 +168,24 @@ class ErrorStatistics:
         self._moments.clear()
 
 
+def headline(field: str) -> str:
+    """Return the group that speaks for a field: energies are compared an atom."""
+    return f"{field}{PER_ATOM}" if FIELDS[field].extensive else field
+
+
+def error_unit(group: str) -> tuple[str, float]:
+    """Return the unit in which errors of a group are reported, "" for none, and its size in that of the field."""
+    name = group.partition("/")[0]
+    unit = FIELDS[name.removesuffix(PER_ATOM)].unit + ("/atom" if name.endswith(PER_ATOM) else "")
+    if unit.startswith("eV"):
+        return f"m{unit}", MEV
+    return "" if unit == "1" else unit, 1.0
+
+
 def error_keys(group: str) -> tuple[str, str]:
     """Return the keys (MAE, RMSE) of a group such as ``energy_per_atom`` or ``forces/C``."""
     name, _, element = group.partition("/")
-    field = name.removesuffix("_per_atom")
-    tail = f"/{element}" if element else ""
-    return f"{field}_mae_{SUFFIX[name]}{tail}", f"{field}_rmse_{SUFFIX[name]}{tail}"
+    field = name.removesuffix(PER_ATOM)
+    unit = error_unit(group)[0].replace("/", "_per_").replace("Å³", "A3").replace("Å", "A")
+    tail = (f"_{unit}" if unit else "") + (f"/{element}" if element else "")
+    return f"{field}_mae{tail}", f"{field}_rmse{tail}"

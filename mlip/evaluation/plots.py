@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlip.core.errors import DataError
+from mlip.core.fields import FIELDS, LABELS
 from mlip.core.files import write_atomically
 from mlip.core.units import MEV
 from mlip.data.graph import AtomGraph
@@ -28,11 +29,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: reference and prediction in the unit of the axis, errors in milli-units.
+    """One quantity: reference and prediction in the unit of the axis, errors in thousandths of it.
 
     Attributes:
         title: quantity.
-        unit: of the axes; errors are in ``m`` + unit.
+        unit: of the axes; errors are in ``m`` + unit. Empty for plain numbers, whose errors are plain, too.
         reference, predicted: ``(points,)``, labelled values only.
         group: ``(points,)`` name of each point's colour group; empty strings for none.
     """
@@ -50,7 +51,7 @@ def parity_plot(
     predictions: Sequence[Prediction],
     title: str = "",
 ) -> None:
-    """Draw energy an atom, force components by element and stress, as far as both sides have them.
+    """Draw energy an atom, force components by element, stress and the rest, as far as both sides have them.
 
     Args:
         path: PNG file, written whole or not at all.
@@ -69,6 +70,7 @@ def parity_plot(
             _energy(graphs, predictions),
             _forces(graphs, predictions),
             _stress(graphs, predictions),
+            *(_plain(graphs, predictions, label) for label in LABELS if FIELDS[label].unit == "1"),
         )
         if panel is not None and len(panel.reference)
     ]
@@ -131,6 +133,19 @@ def _stress(graphs: Sequence[AtomGraph], predictions: Sequence[Prediction]) -> P
     return Panel("Stress components", "eV/Å³", reference[keep], predicted[keep], kind[keep])
 
 
+def _plain(graphs: Sequence[AtomGraph], predictions: Sequence[Prediction], name: str) -> Panel | None:
+    """Every component of a field without a unit."""
+    if not all(name in p for p in predictions):
+        return None
+    predicted = [np.asarray(p[name], dtype=float) for p in predictions]
+    reference = np.concatenate([_label(graph, name, p.shape).ravel() for graph, p in zip(graphs, predicted)])
+    keep = ~np.isnan(reference)
+    title = name.replace("_", " ").capitalize()
+    return Panel(
+        title, "", reference[keep], np.concatenate([p.ravel() for p in predicted])[keep], np.full(keep.sum(), "")
+    )
+
+
 def _label(graph: AtomGraph, name: str, shape: Sequence[int]) -> np.ndarray:
     """Return a label of a single graph, NaN where the graph has none; molecules have no stress."""
     value = graph.get(name)
@@ -141,7 +156,8 @@ def _label(graph: AtomGraph, name: str, shape: Sequence[int]) -> np.ndarray:
 
 def _draw(parity: Axes, residual: Axes, panel: Panel) -> None:
     """Fill one column: parity above, errors below."""
-    error = (panel.predicted - panel.reference) / MEV
+    error_unit = f"m{panel.unit}" if panel.unit else ""
+    error = (panel.predicted - panel.reference) / (MEV if panel.unit else 1.0)
     values = np.concatenate([panel.reference, panel.predicted])
     # A single value (one structure) still needs an axis of some width.
     margin = 0.04 * np.ptp(values) or 0.1
@@ -153,9 +169,9 @@ def _draw(parity: Axes, residual: Axes, panel: Panel) -> None:
         _density(residual, panel.reference, error, aspect=3)
     else:
         _points(parity, residual, panel, error)
-    parity.set(xlim=(low, high), ylim=(low, high), ylabel=f"predicted / {panel.unit}")
-    parity.set_title(f"{panel.title}\n{_errors_text(error, panel.unit)}", fontsize=10)
-    residual.set(xlabel=f"reference / {panel.unit}", ylabel=f"error / m{panel.unit}")
+    parity.set(xlim=(low, high), ylim=(low, high), ylabel=_over("predicted", panel.unit))
+    parity.set_title(f"{panel.title}\n{_errors_text(error, error_unit)}", fontsize=10)
+    residual.set(xlabel=_over("reference", panel.unit), ylabel=_over("error", error_unit))
     residual.xaxis.set_major_locator(MaxNLocator(5))
     for axes in (parity, residual):
         axes.tick_params(labelsize=8, direction="in")
@@ -198,7 +214,11 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, aspect: int = 1) -> None:
 
 def _errors_text(error: np.ndarray, unit: str) -> str:
     rmse, mae = np.sqrt((error**2).mean()), np.abs(error).mean()
-    return f"RMSE {short(rmse)}, MAE {short(mae)} m{unit}  (n = {len(error):,})"
+    return f"RMSE {short(rmse)}, MAE {short(mae)} {unit}".rstrip() + f"  (n = {len(error):,})"
+
+
+def _over(name: str, unit: str) -> str:
+    return f"{name} / {unit}" if unit else name
 
 
 def short(value: float) -> str:

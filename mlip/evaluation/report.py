@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mlip.core.fields import FIELDS
 from mlip.core.files import write_atomically, write_text_atomically
 from mlip.data.graph import AtomGraph
 from mlip.data.sample import Sample
+from mlip.evaluation.accuracy import accuracy
 from mlip.evaluation.metrics import ErrorStatistics
 from mlip.evaluation.plots import parity_plot
 from mlip.evaluation.predict import Prediction
@@ -48,22 +52,26 @@ def write_report(
     write_atomically(folder / "predictions.xyz", lambda path: write(path, frames, format="extxyz"))
     parity_plot(folder / "parity.png", graphs, predictions, title)
     content = {**record, "errors": statistics.compute(), "counts": statistics.counts()}
+    right = accuracy(samples, predictions)
+    if right is not None:
+        content["accuracy"] = right.as_dict()
     write_text_atomically(folder / "metrics.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def predicted_frame(sample: Sample, prediction: Prediction) -> Atoms:
     """Return a structure with predictions as its results and labels as ``reference_…``."""
     atoms = sample.atoms.copy()
-    results = {name: value for name, value in prediction.items() if name != "stress"}
+    results = {name: value for name, value in prediction.items() if name in all_properties and name != "stress"}
     if "energy" in results:
         results["energy"] = float(results["energy"])
     if "stress" in prediction and atoms.pbc.any():
         results["stress"] = full_3x3_to_voigt_6_stress(prediction["stress"])
     atoms.calc = SinglePointCalculator(atoms, **results)
+    # ASE has a place for the properties it knows only.
+    for name in prediction.keys() - set(all_properties):
+        (atoms.arrays if FIELDS[name].level == "atom" else atoms.info)[name] = prediction[name]
     for name, value in sample.labels.items():
-        if name == "forces":
-            atoms.arrays["reference_forces"] = value
-        else:
-            atoms.info[f"reference_{name}"] = float(value) if name == "energy" else value
+        holder = atoms.arrays if FIELDS[name].level == "atom" else atoms.info
+        holder[f"reference_{name}"] = value if np.ndim(value) else float(value)
     atoms.info.update({name: value for name, value in sample.info.items() if name in ("source", "config_type")})
     return atoms

@@ -27,12 +27,14 @@ class AtomisticModel(ConstantsModule, ABC):
         cutoff: radius of the graph in Å.
 
     Attributes:
+        fields: what ``forward`` returns, names of the field table.
         symmetry: the group under which predictions transform as the field table says.
         exactly_equivariant: False where a documented approximation (an aliasing grid) breaks it slightly.
         config: the plain configuration it was built from; what a model file stores.
         metadata: the card of the model file it came from; empty for a new model.
     """
 
+    fields: tuple[str, ...] = ("energy", "energies")
     symmetry: Symmetry = "O3"
 
     def __init__(self, elements: Sequence[str], cutoff: float) -> None:
@@ -56,7 +58,10 @@ class AtomisticModel(ConstantsModule, ABC):
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
-        """Return at least ``energies`` (atoms,) and ``energy`` (graphs,), eV, float64."""
+        """Return the ``fields`` in float64, rows as the field table says.
+
+        A potential returns at least ``energies`` (atoms,) and ``energy`` (graphs,) in eV.
+        """
 
     @property
     def dtype(self) -> torch.dtype:

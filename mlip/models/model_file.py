@@ -13,15 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mlip.core.errors import ConfigError, ModelFileError
+from mlip.core.fields import FIELDS, LABELS
 from mlip.core.files import write_atomically
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model, parse_dtype
+from mlip.nn.derivatives import predictable
 
 FORMAT_VERSION = 1
 """Raised when the header or the names of the weights change; older versions get an upgrade function."""
 
 _KEY = "mlip"
-UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
 
 
 def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Mapping[str, Any] | None = None) -> None:
@@ -44,7 +45,7 @@ def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Ma
         "elements": list(model.elements),
         "cutoff": model.cutoff,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "units": UNITS,
+        "units": {"length": "Å"} | {name: FIELDS[name].unit for name in LABELS if name in predictable(model)},
         "num_parameters": model.num_parameters,
         "metadata": dict(metadata or model.metadata),
     }

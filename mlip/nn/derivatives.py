@@ -9,9 +9,29 @@ import torch
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, did_you_mean
+from mlip.core.fields import DERIVED
 from mlip.data.graph import AtomGraph
 
-PREDICTABLE = ("energy", "energies", "forces", "stress")
+
+def predictable(model: Callable[[AtomGraph], dict[str, Tensor]]) -> tuple[str, ...]:
+    """Return the fields that :func:`predict` gives for a model: its own and the derivatives of these.
+
+    A plain function, which declares nothing, is taken for a potential.
+    """
+    own = tuple(getattr(model, "fields", ("energy", "energies")))
+    return own + tuple(name for name, source in DERIVED.items() if source in own)
+
+
+def check_predictable(model: Callable[[AtomGraph], dict[str, Tensor]], fields: Collection[str]) -> None:
+    """Refuse fields that a model does not have.
+
+    Raises:
+        ConfigError: names the field, and those there are.
+    """
+    known = predictable(model)
+    for field in fields:
+        if field not in known:
+            raise ConfigError(f"Cannot predict '{field}'.{did_you_mean(field, known)} Known: {', '.join(known)}.")
 
 
 def predict(
@@ -31,7 +51,7 @@ def predict(
     Args:
         model: any model of the toolkit.
         graph: one graph or a batch; not changed.
-        fields: out of ``energy``, ``energies``, ``forces``, ``stress``.
+        fields: out of :func:`predictable`; for a potential ``energy``, ``energies``, ``forces``, ``stress``.
         create_graph: keep the autograd graph, for training on the derivatives.
 
     Returns:
@@ -39,11 +59,9 @@ def predict(
         asked for. Graphs without periodicity or cell volume have zero stress here; the calculator refuses.
 
     Raises:
-        ConfigError: an unknown field.
+        ConfigError: a field that the model does not have.
     """
-    for field in fields:
-        if field not in PREDICTABLE:
-            raise ConfigError(f"Cannot predict '{field}'.{did_you_mean(field, PREDICTABLE)} Known: {PREDICTABLE}.")
+    check_predictable(model, fields)
     wants_forces, wants_stress = "forces" in fields, "stress" in fields
     if not (wants_forces or wants_stress):
         with torch.set_grad_enabled(create_graph):

@@ -18,16 +18,16 @@ SMALLEST_FORCE = 1e-3
 _BATCH_ATOMS = 1000
 
 
-def evaluate(
-    model: AtomisticModel, atoms: Atoms, fields: Sequence[str] = ("energy", "forces")
-) -> dict[str, np.ndarray]:
-    """Build the graph anew and predict; numpy arrays of one structure (the energy is a scalar array)."""
+def evaluate(model: AtomisticModel, atoms: Atoms, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Build the graph anew and predict; numpy arrays of one structure (the energy is a scalar array).
+
+    ``fields`` None: energy and forces, or the fields of a model without an energy.
+    """
+    if fields is None:
+        fields = ("energy", "forces") if "energy" in model.fields else model.fields
     graph = build_graph(atoms, model.cutoff).to(model.device)
     found = {name: value.cpu().numpy() for name, value in predict(model, graph, fields).items()}
-    for name in ("energy", "stress"):
-        if name in found:
-            found[name] = found[name][0]
-    return found
+    return {name: value[0] if FIELDS[name].level == "graph" else value for name, value in found.items()}
 
 
 def evaluate_many(

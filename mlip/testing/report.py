@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ase import Atoms
 
 from mlip.models.base import AtomisticModel
-from mlip.testing import suite
+from mlip.testing import field_checks, suite
 from mlip.testing.measurement import Measurement
 from mlip.testing.structures import molecule, rattled, standard_structures
 
@@ -24,13 +24,19 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
     exact = suite.double(model)
     generated = standard_structures(model.elements, seed)
     own = {} if structure is None else {"your structure": rattled(structure)}
-    for name, atoms in {**generated, **own}.items():
-        yield from suite.equivariance_rows(exact, name, atoms)
-        yield from suite.symmetry_rows(exact, name, atoms)
-        yield from suite.derivative_rows(exact, name, atoms)
-        yield from suite.precision_rows(model, name, atoms)
-    yield from suite.cutoff_rows(exact)
-    yield from suite.edge_case_rows(exact, {**generated, **own})
+    structures = {**generated, **own}
+    if "energy" in model.fields:
+        for name, atoms in structures.items():
+            yield from suite.equivariance_rows(exact, name, atoms)
+            yield from suite.symmetry_rows(exact, name, atoms)
+            yield from suite.derivative_rows(exact, name, atoms)
+            yield from suite.precision_rows(model, name, atoms)
+        yield from suite.cutoff_rows(exact)
+        yield from suite.edge_case_rows(exact, structures)
+    if field_checks.checked_fields(model):
+        for name, atoms in structures.items():
+            yield from field_checks.field_rows(exact, name, atoms)
+        yield from field_checks.field_case_rows(exact, structures)
 
 
 def aliasing(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0) -> dict[str, float]:

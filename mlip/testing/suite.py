@@ -193,7 +193,11 @@ def resolution_errors(model: AtomisticModel, atoms: Atoms) -> dict[str, float]:
         The error by grid, ``latitudes x longitudes``: coarser, the model's own, finer. Empty for models that
         are exactly equivariant or have no such grid.
     """
-    if model.exactly_equivariant or "mixer_resolution" not in signature(type(model)).parameters:
+    if (
+        "energy" not in model.fields
+        or model.exactly_equivariant
+        or "mixer_resolution" not in signature(type(model)).parameters
+    ):
         return {}
     own = next(tuple(part.resolution) for part in model.modules() if hasattr(part, "resolution"))
     errors = {}

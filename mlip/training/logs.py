@@ -20,16 +20,24 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mlip.core.fields import LABELS
 from mlip.core.files import write_text_atomically
+from mlip.evaluation.metrics import error_keys, error_unit, headline
 from mlip.training.task import TrainingTask
 
 LOG = "log.csv"
 
-_SHOWN = {
-    "valid/energy_rmse_meV_per_atom": "E {:.2f} meV/atom",
-    "valid/forces_rmse_meV_per_A": "F {:.2f} meV/Å",
-    "valid/stress_rmse_meV_per_A3": "stress {:.3f} meV/Å³",
-}
+_SHORT = {"energy": "E {:.2f}", "forces": "F {:.2f}", "stress": "stress {:.3f}"}
+
+
+def _shown() -> dict[str, str]:
+    """Return how the error of each label appears in a line, by its key."""
+    lines = {}
+    for field in LABELS:
+        group = headline(field)
+        text = _SHORT.get(field, field.replace("_", " ") + " {:.3g}")
+        lines[f"valid/{error_keys(group)[1]}"] = f"{text} {error_unit(group)[0]}".rstrip()
+    return lines
 
 
 class ProgressLines(Callback):
@@ -70,7 +78,7 @@ class ProgressLines(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics
-        parts = [text.format(float(metrics[name])) for name, text in _SHOWN.items() if name in metrics]
+        parts = [text.format(float(metrics[name])) for name, text in _shown().items() if name in metrics]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         epoch = pl_module.global_step / self.steps_per_epoch
         self.console.print(

@@ -19,11 +19,13 @@ from mlip.core.fields import LABELS
 from mlip.core.files import write_text_atomically
 from mlip.data.loading import GraphDataset
 from mlip.data.parts import Parts
+from mlip.evaluation.accuracy import accuracy
 from mlip.evaluation.learning_curve import learning_curve_plot
 from mlip.evaluation.metrics import ErrorStatistics
 from mlip.evaluation.plots import parity_plot
 from mlip.evaluation.predict import predict_dataset
 from mlip.models.model_file import load_model
+from mlip.nn.derivatives import predictable
 from mlip.training.checkpoints import MODEL
 from mlip.training.logs import LOG
 from mlip.training.run import Outcome
@@ -66,10 +68,11 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
     """
     model = load_model(folder / MODEL)
     graphs = list(GraphDataset(parts.valid, model.cutoff))
-    fields = [field for field in LABELS if field in parts.provides]
+    fields = [field for field in LABELS if field in parts.provides and field in predictable(model)]
     statistics = ErrorStatistics(fields)
     predictions = predict_dataset(model, graphs, fields, statistics=statistics)
     metrics = statistics.compute()
+    right = accuracy(parts.valid, predictions)
     parity_plot(folder / "parity_valid.png", graphs, predictions, f"{folder.name}: validation")
     learning_curve_plot(folder / "learning_curve.png", folder / LOG, folder.name)
     record = dict(card) | {
@@ -79,6 +82,9 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         "best_score": outcome.best_score,
         "metrics_valid": metrics,
     }
+    if right is not None:
+        record["accuracy_valid"] = right.as_dict()
+        console.print(f"validation: {right} structures classified correctly", highlight=False)
     write_text_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
     console.print(f"model:  {folder / MODEL}\nrecord: {folder / RECORD}\nplots:  {folder}/*.png", highlight=False)
     return metrics

@@ -15,9 +15,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mlip.core.errors import TrainingError
 from mlip.data.graph import AtomGraph
-from mlip.evaluation.metrics import ErrorStatistics
+from mlip.evaluation.metrics import ErrorStatistics, error_keys, error_unit, headline
 from mlip.models.base import AtomisticModel
-from mlip.nn.derivatives import predict
+from mlip.nn.derivatives import check_predictable, predict
 from mlip.training.losses.base import Loss
 from mlip.training.schedules import Schedule
 
@@ -26,7 +26,7 @@ class TrainingTask(L.LightningModule):
     """Train a model on weighted losses.
 
     Args:
-        model: what is trained.
+        model: what is trained; must predict what the losses need.
         losses: terms by name.
         optimizer: factory, takes the model.
         schedule: factory, takes the optimiser and the number of steps.
@@ -53,7 +53,10 @@ class TrainingTask(L.LightningModule):
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
         if self.ema is not None:
             self.ema.requires_grad_(False)
-        self.fields = tuple(sorted({field for loss in losses.values() for field in loss.required} | {"energy"}))
+        required = {field for loss in losses.values() for field in loss.required}
+        check_predictable(model, required)
+        # The energy costs nothing, and its error is worth knowing where only forces are trained.
+        self.fields = tuple(sorted(required | ({"energy"} & set(model.fields))))
         self.total_steps = total_steps
         self._make_optimizer, self._make_schedule = optimizer, schedule
         self.schedule: Schedule | None = None
@@ -106,9 +109,9 @@ class TrainingTask(L.LightningModule):
             for state in states:
                 self.validation_errors.merge(state)
         errors = self.validation_errors.compute()
+        shown = {error_keys(headline(field))[1] for field in self.validation_errors.fields}
         for name, value in errors.items():
-            shown = name in ("forces_rmse_meV_per_A", "energy_rmse_meV_per_atom", "stress_rmse_meV_per_A3")
-            self.log(f"valid/{name}", value, prog_bar=shown, rank_zero_only=True)
+            self.log(f"valid/{name}", value, prog_bar=name in shown, rank_zero_only=True)
         score = self.score(errors)
         self.log("valid/score", score, rank_zero_only=True)
         if self.schedule is not None and not self.trainer.sanity_checking:
@@ -117,20 +120,16 @@ class TrainingTask(L.LightningModule):
     def score(self, errors: Mapping[str, float]) -> float:
         """Return the number that decides which model is best: the weighted squares of the RMSEs.
 
-        Energy an atom in eV, forces in eV/Å, stress in eV/Å³, with the final weights of the losses, so that
-        it does not jump when a weight schedule does.
+        Units of the field table, the energy an atom, with the final weights of the losses, so that it does not
+        jump when a weight schedule does.
         """
-        keys = {
-            "energy": "energy_rmse_meV_per_atom",
-            "forces": "forces_rmse_meV_per_A",
-            "stress": "stress_rmse_meV_per_A3",
-        }
-        return sum(
-            loss.weight(1.0) * (errors[keys[field]] * 1e-3) ** 2
-            for loss in self.losses.values()
-            for field in loss.required
-            if keys.get(field) in errors
-        )
+        score = 0.0
+        for loss in self.losses.values():
+            for group in map(headline, loss.required):
+                rmse = errors.get(error_keys(group)[1])
+                if rmse is not None:
+                    score += loss.weight(1.0) * (rmse * error_unit(group)[1]) ** 2
+        return score
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimiser and the schedule."""

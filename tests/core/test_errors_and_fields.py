@@ -35,6 +35,17 @@ def test_fields_are_consistent() -> None:
     )
 
 
+def test_items_fit_their_field() -> None:
+    assert FIELDS["energy"].fits(())
+    assert not FIELDS["energy"].fits((1,))
+    assert FIELDS["stress"].fits((3, 3))
+    assert not FIELDS["stress"].fits((3, 2))
+    assert FIELDS["class_scores"].fits((7,))
+    assert FIELDS["class_scores"].fits((2,))
+    assert not FIELDS["class_scores"].fits((0,))
+    assert not FIELDS["class_scores"].fits((7, 1))
+
+
 def test_units_against_published_values() -> None:
     assert pytest.approx(27.211386, rel=1e-7) == units.HARTREE
     assert pytest.approx(0.529177211, rel=1e-8) == units.BOHR

@@ -191,3 +191,22 @@ def test_far_apart_atoms_are_read(tmp_path):
     atoms.arrays["forces"] = np.zeros((2, 3))
     write(tmp_path / "far.xyz", atoms, format="extxyz")
     assert len(ExtxyzDataset(tmp_path / "far.xyz")) == 1
+
+
+def test_labels_without_a_unit_are_read_by_their_name(tmp_path):
+    frames = [Atoms("H2", [[0, 0, 0], [0, 0, d]], info={"chirality": -1.0}) for d in (0.7, 0.8)]
+    for frame in frames:
+        frame.info["class_scores"] = np.array([0.0, 1.0, 0.0])
+    write(path := tmp_path / "shapes.xyz", frames, format="extxyz")
+    data = ExtxyzDataset(path, labels=["class_scores", "chirality"])
+    assert data.provides == ("class_scores", "chirality")
+    assert data[1].labels["class_scores"].tolist() == [0.0, 1.0, 0.0]
+    assert data[1].labels["chirality"] == -1.0
+    frames[1].info = {"chirality": np.array([1.0, 2.0]), "class_scores": np.ones(3)}
+    write(path, frames, format="extxyz")
+    with pytest.raises(DataError, match=r"shapes.xyz:1: the chirality 'chirality' must have shape \(\), got \(2,\)"):
+        ExtxyzDataset(path, labels=["chirality"])
+    del frames[1].info["chirality"]
+    write(path, frames, format="extxyz")
+    with pytest.raises(DataError, match="Give the frames the key 'chirality'"):
+        ExtxyzDataset(path, labels=["chirality"])

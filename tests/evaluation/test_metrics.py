@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from mlip.core.errors import ConfigError, DataError
 from mlip.data.build_graph import build_graph
 from mlip.data.graph import AtomGraph
-from mlip.evaluation.metrics import ErrorStatistics
+from mlip.evaluation.metrics import ErrorStatistics, error_keys, error_unit, headline
 
 NAN = math.nan
 
@@ -126,6 +126,39 @@ def test_nothing_added_gives_nothing_and_reset_forgets() -> None:
     statistics.update(predictions, graph)
     statistics.reset()
     assert statistics.compute() == {}
+
+
+def test_fields_without_a_unit_are_reported_as_they_are() -> None:
+    graph, _ = make(7, 3)
+    graph.class_scores = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    graph.chirality = torch.tensor([NAN], dtype=torch.float64)
+    statistics = ErrorStatistics()
+    scores = torch.tensor([[0.7, 0.0, 0.4]], dtype=torch.float64)
+    statistics.update({"class_scores": scores, "chirality": torch.ones(1, dtype=torch.float64)}, graph)
+    assert statistics.compute() == pytest.approx(
+        {"class_scores_mae": 0.7 / 3, "class_scores_rmse": math.sqrt(0.25 / 3)}, rel=1e-12
+    )
+    assert statistics.counts() == {
+        "class_scores": {"labelled": 3, "missing": 0},
+        "chirality": {"labelled": 0, "missing": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "unit", "size", "rmse"),
+    [
+        ("energy", "meV", 1e-3, "energy_rmse_meV"),
+        ("energy_per_atom", "meV/atom", 1e-3, "energy_rmse_meV_per_atom"),
+        ("forces/C", "meV/Å", 1e-3, "forces_rmse_meV_per_A/C"),
+        ("stress", "meV/Å³", 1e-3, "stress_rmse_meV_per_A3"),
+        ("chirality", "", 1.0, "chirality_rmse"),
+    ],
+)
+def test_units_and_keys(group: str, unit: str, size: float, rmse: str) -> None:
+    assert error_unit(group) == (unit, size)
+    assert error_keys(group)[1] == rmse
+    assert headline("energy") == "energy_per_atom"
+    assert headline("chirality") == "chirality"
 
 
 def test_bad_input() -> None:

@@ -16,7 +16,7 @@ from mlip.data.build_graph import build_graph
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
-from mlip.testing import finite_differences, suite, symmetry
+from mlip.testing import field_checks, finite_differences, suite, symmetry
 from mlip.testing.evaluate import evaluate
 from mlip.testing.measurement import Measurement
 from mlip.testing.structures import dimer, isolated_atom, molecule, standard_structures
@@ -97,6 +97,12 @@ def test_shipped_configuration(name: str) -> None:
     """The yaml as it ships, at full size: all but the mixer's aliasing, which random weights exaggerate."""
     model = random_model(compose_model(name), size=0.1)
     structures = structures_of(model)
+    if field_checks.checked_fields(model):
+        for kind in ("molecule", "slab"):
+            check(field_checks.field_rows(model, kind, structures[kind]))
+        check(field_checks.field_case_rows(model, structures))
+    if "energy" not in model.fields:
+        return
     check(suite.symmetry_rows(model, "crystal", structures["crystal"]))
     check(suite.derivative_rows(model, "slab", structures["slab"]))
     check(suite.precision_rows(model, "molecule", structures["molecule"]))

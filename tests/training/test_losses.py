@@ -9,6 +9,7 @@ from torch_geometric.data import Batch
 from mlip.core.errors import ConfigError
 from mlip.data.graph import AtomGraph
 from mlip.training.losses.energy import EnergyLoss
+from mlip.training.losses.field import FieldLoss
 from mlip.training.losses.forces import ForcesLoss
 from mlip.training.losses.penalties import L1, L2, Huber
 from mlip.training.losses.stress import StressLoss
@@ -89,6 +90,20 @@ def test_a_prediction_that_is_nan_is_not_taken_for_a_missing_label():
     predicted = predictions(batch, 0.0)
     predicted["forces"] = predicted["forces"] * math.nan
     assert torch.isnan(ForcesLoss(weight=1.0, penalty=L2())(predicted, batch))
+
+
+def test_field_loss_of_any_label():
+    batch = Batch.from_data_list([graph(2, 0), graph(5, 1)])
+    predicted = predictions(batch, 0.3)
+    same = FieldLoss("forces", weight=1.0, penalty=L2())(predicted, batch)
+    assert same.item() == ForcesLoss(weight=1.0, penalty=L2())(predicted, batch).item()
+    batch.class_scores = torch.tensor([[1.0, 0.0], [math.nan, math.nan]], dtype=torch.float64)
+    loss = FieldLoss("class_scores", weight=1.0, penalty=L2())
+    assert loss.required == ("class_scores",)
+    found = loss({"class_scores": torch.tensor([[0.5, 0.2], [3.0, 4.0]], dtype=torch.float64)}, batch)
+    assert found.item() == pytest.approx((0.25 + 0.04) / 2)
+    with pytest.raises(ConfigError, match="Did you mean 'chirality'"):
+        FieldLoss("chiralty", weight=1.0, penalty=L2())
 
 
 def test_weight_schedule():

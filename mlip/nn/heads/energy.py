@@ -42,8 +42,9 @@ class EnergyHead(ConstantsModule):
         missing = [symbol for symbol in elements if symbol not in atomic_energies]
         if missing:
             raise ConfigError(f"atomic_energies lacks {', '.join(missing)}; give one energy (eV) for each element.")
-        if not scale > 0:
-            raise ConfigError(f"EnergyHead needs scale > 0 eV, got {scale}.")
+        if scale is None or not scale > 0:
+            hint = " The data have no forces to take it from: set statistics.force_rms." if scale is None else ""
+            raise ConfigError(f"EnergyHead needs scale > 0 eV, got {scale}.{hint}")
         scalars = [mul for mul, ir in Irreps(irreps_in) if ir.is_scalar()]
         if not scalars or not Irreps(irreps_in)[0].ir.is_scalar():
             raise ConfigError(f"EnergyHead needs scalars 0e as the first block of its input, got {irreps_in}.")

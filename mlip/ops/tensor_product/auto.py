@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from e3nn.o3 import Irreps
+from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
 from mlip.core.errors import ConfigError
@@ -135,6 +135,9 @@ class Auto(TensorProduct):
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
     ) -> Tensor:
         return self.backend.convolve(x1, x2, weight, senders, receivers, num_nodes)
+
+    def takes(self, ir: Irrep) -> bool:
+        return self.backend.takes(ir)
 
     @property
     def expressivity(self) -> Expressivity:

@@ -181,6 +181,10 @@ class TensorProduct(ConstantsModule, ABC):
     def expressivity(self) -> Expressivity:
         """What this operator can represent."""
 
+    def takes(self, ir: Irrep) -> bool:
+        """Whether features of an irrep can be an input of such a product; by default any can."""
+        return True
+
     def _check_shapes(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> None:
         name, rows = type(self).__name__, x1.shape[0]
         for label, tensor, irreps in (("x1", x1, self.irreps_in1), ("x2", x2, self.irreps_in2)):

@@ -99,6 +99,9 @@ class SignalProduct(TensorProduct):
             ``(rows, dims[2], channels)``.
         """
 
+    def takes(self, ir: Irrep) -> bool:
+        return bool(self.components(0, 0, ir))
+
     # Set-up.
 
     def _settle(self, irreps_out: Irreps) -> None:

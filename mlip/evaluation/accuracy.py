@@ -1,0 +1,59 @@
+"""How many structures are classified correctly: what the errors of class scores and chirality mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from mlip.data.sample import Sample
+from mlip.evaluation.predict import Prediction
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Structures that are classified correctly, out of those that have a class.
+
+    Attributes:
+        right, total: numbers of structures.
+    """
+
+    right: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.right}/{self.total}"
+
+    def as_dict(self) -> dict[str, int]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def accuracy(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Accuracy | None:
+    """Count structures whose class is recognised.
+
+    The class is the largest score; where the label has a handedness, the sign of the predicted chirality must be
+    the same, too. A classifier has to answer: a chirality of exactly zero counts as positive, so that a model
+    which cannot tell mirror images apart is right for one of the two.
+
+    Args:
+        samples: structures with labels.
+        predictions: of the same structures.
+
+    Returns:
+        None where no structure has a label and a prediction of ``class_scores``.
+    """
+    right = total = 0
+    for sample, prediction in zip(samples, predictions, strict=True):
+        scores = sample.labels.get("class_scores")
+        if scores is None or np.isnan(scores).any() or "class_scores" not in prediction:
+            continue
+        total += 1
+        handedness = float(sample.labels.get("chirality", 0.0))
+        same_shape = int(np.argmax(prediction["class_scores"])) == int(np.argmax(scores))
+        same_hand = True
+        if handedness and "chirality" in prediction:
+            same_hand = (float(prediction["chirality"]) >= 0) == (handedness > 0)
+        right += same_shape and same_hand
+    return Accuracy(right, total) if total else None

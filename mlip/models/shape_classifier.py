@@ -1,0 +1,230 @@
+"""A classifier of shapes up to mirror image, and of their handedness: it shows what a tensor product can see."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from e3nn.o3 import Irrep, Irreps
+from torch import Tensor, nn
+
+from mlip.core.errors import ConfigError
+from mlip.data.graph import AtomGraph
+from mlip.models.base import AtomisticModel, graph_index
+from mlip.nn.activations import Activation
+from mlip.nn.convolution import Convolution
+from mlip.nn.edge_vectors import edge_vectors, safe_norm
+from mlip.nn.gate import Gate
+from mlip.nn.layer_norm import EquivariantLayerNorm
+from mlip.nn.linear import fit_channels
+from mlip.nn.radial_weights import EnvelopedBasis
+from mlip.nn.self_interaction import SelfInteraction
+from mlip.ops.envelope.base import Envelope
+from mlip.ops.layout import natural_irreps, split_blocks
+from mlip.ops.radial.base import RadialBasis
+from mlip.ops.segment import segment_sum
+from mlip.ops.spherical_harmonics import spherical_harmonics
+from mlip.ops.tensor_product.base import TensorProduct
+
+SCALAR, PSEUDOSCALAR = Irrep("0e"), Irrep("0o")
+
+
+class Reached(nn.Module):
+    """A block without those irreps of its output that are zero whatever its parameters.
+
+    Args:
+        block: has a ``tensor_product``, and a linear map of its input beside it.
+        irreps_in: input of the block.
+        irreps_out: output of the block, each irrep once.
+
+    Attributes:
+        irreps_out: what is left.
+    """
+
+    def __init__(self, block: Convolution | SelfInteraction, irreps_in: Irreps, irreps_out: Irreps) -> None:
+        super().__init__()
+        found = {ir for _, ir in irreps_in} | {ir for _, ir in block.tensor_product.irreps_out}
+        self.block, self.irreps_all = block, irreps_out
+        self.irreps_out = Irreps([(mul, ir) for mul, ir in irreps_out if ir in found])
+
+    def forward(self, features: Tensor, *edges: Tensor) -> Tensor:
+        """Call the block and drop the columns."""
+        return fit_channels(self.block(features, *edges), self.irreps_all, self.irreps_out)
+
+
+class ShapeLayer(nn.Module):
+    """``h ← Gate(LayerNorm(SelfInteraction(Convolution(h))))``, without the interaction where a backend multiplies
+    with spherical harmonics only.
+
+    Args:
+        irreps_in: features in, each irrep once.
+        irreps_hidden: features wanted between convolution and interaction.
+        irreps_out: features wanted out.
+        convolution: factory that takes (irreps_in, irreps_out).
+        tensor_product: factory of the backend.
+        activation: of the scalars.
+
+    Attributes:
+        irreps_out: those of the wanted features that the backend reaches.
+    """
+
+    def __init__(
+        self,
+        irreps_in: Irreps,
+        irreps_hidden: Irreps,
+        irreps_out: Irreps,
+        convolution: Callable[[Irreps, Irreps], Convolution],
+        tensor_product: Callable[..., TensorProduct],
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        block = convolution(irreps_in, irreps_hidden)
+        if block.tensor_product.filter_is_harmonics:
+            self.convolution = Reached(convolution(irreps_in, irreps_out), irreps_in, irreps_out)
+            self.interaction = None
+            self.irreps_out = self.convolution.irreps_out
+        else:
+            self.convolution = Reached(block, irreps_in, irreps_hidden)
+            between = self.convolution.irreps_out
+            self.interaction = Reached(SelfInteraction(between, tensor_product, irreps_out), between, irreps_out)
+            self.irreps_out = self.interaction.irreps_out
+        # The product squares the features, layer after layer: without a norm they explode.
+        self.norm = EquivariantLayerNorm(self.irreps_out, initial_scale=1.0)
+        self.gate = Gate(self.irreps_out, activation)
+
+    def forward(self, features: Tensor, *edges: Tensor) -> Tensor:
+        """Map ``(atoms, irreps_in.dim)`` to ``(atoms, irreps_out.dim)``; ``edges`` go to the convolution."""
+        x = self.convolution(features, *edges)
+        return self.gate(self.norm(x if self.interaction is None else self.interaction(x)))
+
+
+class ShapeClassifier(AtomisticModel):
+    """Scores of shapes up to mirror image from 0e features, handedness from 0o features, averaged over the atoms.
+
+    Features start as scalars; each layer keeps those of ``irreps_hidden`` that the tensor product reaches from
+    the layer before and can multiply again. Where it never reaches 0o (Gaunt products of natural parities: no path
+    with l1 + l2 + l3 odd) the chirality is exactly zero, and mirror images are the same to the model (The Price of
+    Freedom, arXiv 2506.13523).
+
+    Args:
+        elements: chemical symbols.
+        cutoff: Å.
+        num_neighbors: average number of neighbours in the training data.
+        num_classes: shapes up to mirror image.
+        irreps_hidden: features wanted, each irrep once, both parities, with 0e; the last layer keeps 0e and 0o.
+        num_layers: convolutions.
+        lmax_edge: degree of the spherical harmonics of the edges.
+        tensor_product: factory of a backend of :mod:`mlip.ops.tensor_product`.
+        radial: factory of a basis of :mod:`mlip.ops.radial`, takes ``cutoff``.
+        envelope: factory of an envelope of :mod:`mlip.ops.envelope`, takes ``cutoff``.
+        activation: pointwise function of the scalars.
+        neighbor_exponent: see :class:`~mlip.nn.convolution.Convolution`.
+
+    Attributes:
+        irreps_out: features of the last layer: 0e, and 0o where it is reached.
+    """
+
+    fields = ("class_scores", "chirality")
+
+    def __init__(
+        self,
+        *,
+        elements: Sequence[str],
+        cutoff: float,
+        num_neighbors: float,
+        num_classes: int,
+        irreps_hidden: str,
+        num_layers: int,
+        lmax_edge: int,
+        tensor_product: Callable[..., TensorProduct],
+        radial: Callable[..., RadialBasis],
+        envelope: Callable[..., Envelope],
+        activation: Activation,
+        neighbor_exponent: float = 0.5,
+    ) -> None:
+        super().__init__(elements, cutoff)
+        hidden = _check_hidden(irreps_hidden)
+        for name, value, least in (("num_classes", num_classes, 2), ("num_layers", num_layers, 1)):
+            if value < least:
+                raise ConfigError(f"ShapeClassifier needs {name} >= {least}, got {value}.")
+        if not num_neighbors > 0:
+            raise ConfigError(f"ShapeClassifier needs num_neighbors > 0 (the data's average), got {num_neighbors}.")
+        irreps = Irreps([(mul, ir) for mul, ir in hidden if ir == SCALAR])
+        ends = Irreps([(mul, ir) for mul, ir in hidden if ir.l == 0])
+        self.lmax_edge = int(lmax_edge)
+        self.basis = EnvelopedBasis(radial(cutoff=self.cutoff), envelope(cutoff=self.cutoff))
+        self.embedding = nn.Parameter(torch.randn(len(self.elements), irreps.dim))
+
+        def convolution(irreps_in: Irreps, irreps_out: Irreps) -> Convolution:
+            return Convolution(
+                irreps_in,
+                natural_irreps(self.lmax_edge),
+                irreps_out,
+                tensor_product,
+                self.basis.num_basis,
+                num_neighbors,
+                neighbor_exponent,
+            )
+
+        probe = tensor_product(irreps, natural_irreps(self.lmax_edge), hidden, mode="uvu")
+        inner = Irreps([(mul, ir) for mul, ir in hidden if probe.takes(ir)])
+        self.layers = nn.ModuleList()
+        for wanted in [inner] * (num_layers - 1) + [ends]:
+            self.layers.append(ShapeLayer(irreps, inner, wanted, convolution, tensor_product, activation))
+            irreps = self.layers[-1].irreps_out
+        self.irreps_out = irreps
+        muls = {ir: mul for mul, ir in irreps}
+        self.activation = activation
+        self.mix = nn.Parameter(torch.randn(muls[SCALAR], muls[SCALAR]))
+        self.mix_bias = nn.Parameter(torch.zeros(muls[SCALAR]))
+        self.scores = nn.Parameter(torch.randn(muls[SCALAR], num_classes))
+        self.scores_bias = nn.Parameter(torch.zeros(num_classes))
+        pseudo = muls.get(PSEUDOSCALAR, 0)
+        self.register_parameter("handedness", nn.Parameter(torch.randn(pseudo)) if pseudo else None)
+
+    @property
+    def exactly_equivariant(self) -> bool:
+        """True: activations act on scalars only."""
+        return True
+
+    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+        """Return ``class_scores`` (graphs, num_classes) and ``chirality`` (graphs,), float64."""
+        batch, num_graphs = graph_index(graph), graph.cell.shape[0]
+        features = self._features(graph, batch)
+        atoms = segment_sum(features.new_ones(len(batch), 1), batch, num_graphs)
+        pooled = segment_sum(features, batch, num_graphs) / atoms
+        blocks = {ir: block[:, 0] for (_, ir), block in zip(self.irreps_out, split_blocks(pooled, self.irreps_out))}
+        scale = self.mix.shape[0] ** -0.5
+        hidden = self.activation(blocks[SCALAR] @ (self.mix * scale) + self.mix_bias)
+        scores = hidden @ (self.scores * scale) + self.scores_bias
+        # Without pseudo-scalars an empty sum: exactly zero, and still part of the autograd graph.
+        pseudo = blocks.get(PSEUDOSCALAR, pooled[:, :0])
+        if self.handedness is not None:
+            pseudo = pseudo * (self.handedness * self.handedness.shape[0] ** -0.5)
+        return {"class_scores": scores.double(), "chirality": pseudo.sum(dim=1).double()}
+
+    def _features(self, graph: AtomGraph, batch: Tensor) -> Tensor:
+        """Return the features of the last layer ``(atoms, irreps_out.dim)``."""
+        senders, receivers = graph.edge_index[0], graph.edge_index[1]
+        vectors = edge_vectors(graph.positions, graph.cell, graph.cell_shifts, senders, receivers, batch[receivers]).to(
+            self.embedding.dtype
+        )
+        distances = safe_norm(vectors)
+        directions = vectors / torch.where(distances == 0, torch.ones_like(distances), distances)[:, None]
+        harmonics = spherical_harmonics(self.lmax_edge, directions)
+        basis = self.basis(distances)
+        features = self.embedding[self.species_index[graph.atomic_numbers]]
+        for layer in self.layers:
+            features = layer(features, harmonics, basis, senders, receivers)
+        return features
+
+
+def _check_hidden(text: str) -> Irreps:
+    try:
+        hidden = Irreps(text)
+    except ValueError as error:
+        raise ConfigError(f"irreps_hidden='{text}' cannot be read; write e.g. '8x0e+8x0o+8x1o+8x1e'.") from error
+    irreps = [ir for _, ir in hidden]
+    if SCALAR not in irreps or len(set(irreps)) != len(irreps) or any(mul < 1 for mul, _ in hidden):
+        raise ConfigError(
+            f"irreps_hidden='{text}' must list each irrep once and hold scalars 0e, e.g. '8x0e+8x0o+8x1o+8x1e'."
+        )
+    return hidden
