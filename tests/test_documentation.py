@@ -58,7 +58,8 @@ def test_commands_and_their_options_exist(page: str, line: str) -> None:
     assert command in COMMANDS, f"{page}: {line}"
     chosen = COMMANDS[command]
     if hasattr(chosen, "commands"):
-        assert words and words[0] in chosen.commands, f"{page}: {line}"
+        assert words, f"{page}: {line}"
+        assert words[0] in chosen.commands, f"{page}: {line}"
         chosen = chosen.commands[words.pop(0)]
     known = {option for parameter in chosen.params for option in parameter.opts}
     for word in words:
