@@ -16,7 +16,8 @@ from mlip.ops.layout import natural_irreps
 from mlip.ops.sampled_product import BLOCK_BYTES
 from mlip.ops.spherical_harmonics import spherical_harmonics
 from mlip.ops.tensor_product.gaunt_fourier import GauntFourier
-from mlip.ops.tensor_product.gaunt_grid import GauntGrid, GauntProduct
+from mlip.ops.tensor_product.gaunt_grid import GauntGrid
+from mlip.ops.tensor_product.gaunt_product import GauntProduct
 from mlip.ops.wigner import gaunt_coefficients
 from tests.components import factory
 

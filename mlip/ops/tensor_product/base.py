@@ -103,6 +103,9 @@ class TensorProduct(ConstantsModule, ABC):
                 "check the degrees and the parities."
             )
 
+    def set_up(self) -> None:
+        """Register constants; called once, when irreps, channels and weights have been laid out."""
+
     def _check_options(self) -> None:
         name = type(self).__name__
         able = "gaunt_grid" if self.weights == "degree" else "clebsch_gordan_dense"

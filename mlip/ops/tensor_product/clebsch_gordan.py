@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 
 import torch
-from e3nn.o3 import Irreps
 from e3nn.o3 import TensorProduct as E3nnTensorProduct
 from torch import Tensor
 
 from mlip.ops.layout import from_e3nn, to_e3nn
-from mlip.ops.tensor_product.base import Mode, Normalization, Weights
 from mlip.ops.tensor_product.path_product import PathProduct
 from mlip.ops.wigner import wigner_3j
 
@@ -16,16 +14,7 @@ from mlip.ops.wigner import wigner_3j
 class ClebschGordan(PathProduct):
     """Computed by e3nn, in e3nn's layout: the oracle of the other backends, so not the fast one."""
 
-    def __init__(
-        self,
-        irreps_in1: Irreps,
-        irreps_in2: Irreps,
-        irreps_out: Irreps,
-        mode: Mode = "uvu",
-        weights: Weights | None = None,
-        normalization: Normalization = "component",
-    ) -> None:
-        super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
+    def set_up(self) -> None:
         self.product = e3nn_product(self)
         for part in self.product.modules():
             # e3nn's constants stay out of the state dict, so that model files do not depend on the backend.

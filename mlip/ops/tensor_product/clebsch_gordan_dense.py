@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import torch
-from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.ops.layout import join_blocks
-from mlip.ops.tensor_product.base import Mode, Normalization, Weights
 from mlip.ops.tensor_product.path_product import PathProduct
 
 
@@ -23,17 +21,8 @@ class ClebschGordanDense(PathProduct):
     product. Otherwise the outer product of each pair of degrees meets one matrix (all its m3) x (m1 m2).
     """
 
-    def __init__(
-        self,
-        irreps_in1: Irreps,
-        irreps_in2: Irreps,
-        irreps_out: Irreps,
-        mode: Mode = "uvu",
-        weights: Weights | None = None,
-        normalization: Normalization = "component",
-    ) -> None:
-        super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
-        self.single_filter = mode != "uuu" and not self.pairs
+    def set_up(self) -> None:
+        self.single_filter = self.mode != "uuu" and not self.pairs
         self.groups: list[tuple[int, int, list[int]]] = []
         numbered = list(enumerate(self.paths))
         if self.single_filter:

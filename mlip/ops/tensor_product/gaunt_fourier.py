@@ -9,7 +9,7 @@ from torch import Tensor
 from mlip.core.errors import ConfigError, did_you_mean
 from mlip.ops.fourier import TorusGrid, back_coefficients, exact_torus, fourier_coefficients
 from mlip.ops.tensor_product.base import Mode, Normalization, Weights
-from mlip.ops.tensor_product.gaunt_grid import HALVED_FROM, GauntProduct
+from mlip.ops.tensor_product.gaunt_product import HALVED_FROM, GauntProduct
 
 Route = Literal["dense", "fft"]
 

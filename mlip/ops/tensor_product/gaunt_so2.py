@@ -4,15 +4,14 @@ import math
 
 import numpy as np
 import torch
-from e3nn.o3 import Irrep, Irreps
+from e3nn.o3 import Irrep
 from torch import Tensor
 
 from mlip.ops.edge_rotation import EdgeRotation, edge_direction_columns, pair_sizes
 from mlip.ops.layout import split_blocks
 from mlip.ops.sphere_grid import exact_resolution
 from mlip.ops.spherical_harmonics import spherical_harmonics
-from mlip.ops.tensor_product.base import Mode, Normalization, Weights
-from mlip.ops.tensor_product.gaunt_grid import GauntProduct
+from mlip.ops.tensor_product.gaunt_product import GauntProduct
 from mlip.ops.wigner import gaunt_coefficients
 
 
@@ -36,16 +35,7 @@ class GauntSO2(GauntProduct):
     filter_is_harmonics = True
     supported_modes = ("uvu", "uvw")
 
-    def __init__(
-        self,
-        irreps_in1: Irreps,
-        irreps_in2: Irreps,
-        irreps_out: Irreps,
-        mode: Mode = "uvu",
-        weights: Weights | None = None,
-        normalization: Normalization = "component",
-    ) -> None:
-        super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
+    def set_up(self) -> None:
         self.direction = edge_direction_columns(self.irreps_in2, type(self).__name__)
         self.turned_irreps = sorted({c.ir for c in [*self.sides[0], *self.sides[2]] if c.ir.l})
         if self.turned_irreps:

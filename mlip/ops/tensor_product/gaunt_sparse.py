@@ -6,7 +6,7 @@ from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.ops.tensor_product.base import Mode, Normalization, Weights
-from mlip.ops.tensor_product.gaunt_grid import GauntProduct
+from mlip.ops.tensor_product.gaunt_product import GauntProduct
 from mlip.ops.tensor_product.nonzeros import NonzeroTable, contract
 from mlip.ops.tensor_product.unrolled import choose_evaluator
 from mlip.ops.wigner import gaunt_coefficients

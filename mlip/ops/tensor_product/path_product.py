@@ -70,6 +70,7 @@ class PathProduct(TensorProduct):
         if self.pairs:
             for number in range(len(self.paths)):
                 self.register_constant(f"symbol_{number}", self.symbol(number))
+        self.set_up()
 
     def _channels(self, path: Path) -> int:
         """Return the number of channels that :meth:`couple` yields for a path."""

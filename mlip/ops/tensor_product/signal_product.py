@@ -72,6 +72,7 @@ class SignalProduct(TensorProduct):
             )
         self._lay_out_channels(Irreps(irreps_out))
         self._normalise()
+        self.set_up()
 
     # What a backend writes.
 

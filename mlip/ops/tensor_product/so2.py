@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 import torch
-from e3nn.o3 import Irrep, Irreps
+from e3nn.o3 import Irrep
 from torch import Tensor
 
 from mlip.ops.edge_rotation import EdgeRotation, edge_direction_columns, frame_axes, pair_sizes
-from mlip.ops.tensor_product.base import Mode, Normalization, Weights
 from mlip.ops.tensor_product.path_product import PathProduct
 
 
@@ -34,16 +33,7 @@ class SO2(PathProduct):
     filter_is_harmonics = True
     supported_modes = ("uvu", "uvw")
 
-    def __init__(
-        self,
-        irreps_in1: Irreps,
-        irreps_in2: Irreps,
-        irreps_out: Irreps,
-        mode: Mode = "uvu",
-        weights: Weights | None = None,
-        normalization: Normalization = "component",
-    ) -> None:
-        super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
+    def set_up(self) -> None:
         edge_direction_columns(self.irreps_in2, type(self).__name__)
         self.scalar_paths: list[int] = []
         self.groups: dict[tuple[int, Irrep], list[int]] = {}
@@ -62,7 +52,7 @@ class SO2(PathProduct):
             self.rotation = EdgeRotation(self.turned_irreps, self.max_order)
         for (in1, ir_out), numbers in self.groups.items():
             couplings = torch.stack([self._frame_coupling(number) for number in numbers], dim=1)
-            if mode == "uvw":
+            if self.mode == "uvw":
                 couplings = torch.cat([couplings[:1], couplings[1::2]])
             self.register_constant(f"coupling_{in1}_{ir_out}", couplings)
 
