@@ -46,7 +46,10 @@ def cache_folder() -> Path:
     """Folder of the cache: ``MLIP_CACHE``, else ``XDG_CACHE_HOME``/mlip, else ``~/.cache/mlip``."""
     named = os.environ.get("MLIP_CACHE")
     if named:
-        return Path(named).expanduser()
+        try:
+            return Path(named).expanduser()
+        except RuntimeError as error:
+            raise MlipError(f"MLIP_CACHE is '{named}', and there is no such user. Name a folder.") from error
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mlip"
 

@@ -17,7 +17,7 @@ class SelfInteraction(nn.Module):
     The first two linear maps give every irrep the same number of channels, the largest multiplicity of
     ``irreps``; the product then works channel by channel with weights of its own, shared by all rows. Irreps that
     no path reaches come from the skip connection alone, which is the identity if ``irreps_out`` is ``irreps``
-    and a linear map otherwise.
+    and a linear map otherwise; those that it does not reach either are zero.
 
     Args:
         irreps: features in; irreps may repeat.

@@ -26,8 +26,10 @@ class ConstantsModule(nn.Module):
             value: the constant; floating-point values in float64.
             keep_dtype: stay in this dtype whatever the module is cast to (the device still follows).
         """
-        self._masters[name] = (value.detach().clone(), keep_dtype)
-        self.register_buffer(name, value.detach().clone(), persistent=False)
+        # Tensors made in inference mode could not be used in training later; a clone outside of it can.
+        with torch.inference_mode(False):
+            self._masters[name] = (value.detach().clone(), keep_dtype)
+            self.register_buffer(name, value.detach().clone(), persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "ConstantsModule":
         super()._apply(fn, recurse)

@@ -11,7 +11,7 @@ import torch
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
-from mlip.core.errors import ConfigError
+from mlip.core.errors import ConfigError, ShapeError
 from mlip.ops.constants import ConstantsModule
 from mlip.ops.spherical_harmonics import spherical_harmonics
 from mlip.ops.wigner import wigner_3j
@@ -126,12 +126,13 @@ def _turn_about_x(degree: int) -> Tensor:
     return torch.tensor([(-1.0) ** (degree + (m < 0)) for m in range(-degree, degree + 1)], dtype=torch.float64)
 
 
-def edge_direction_columns(irreps: Irreps, name: str) -> slice | None:
+def edge_direction_columns(irreps: Irreps, name: str, able: str) -> slice | None:
     """Check that irreps are harmonics and return the columns of degree 1; None for scalars only.
 
     Args:
         irreps: second input of a product.
         name: the product, for messages.
+        able: a backend of the same operator that takes any second input, for messages.
 
     Raises:
         ConfigError: other parities or multiplicities than harmonics have, or no degree 1 to read the
@@ -141,7 +142,7 @@ def edge_direction_columns(irreps: Irreps, name: str) -> slice | None:
     if wrong:
         raise ConfigError(
             f"{name} multiplies with spherical harmonics of edges, irreps 1x0e, 1x1o, 1x2e, … as irreps_in2, "
-            f"got {', '.join(wrong)}; clebsch_gordan_dense takes any irreps."
+            f"got {', '.join(wrong)}; {able} has no such condition."
         )
     for (_, ir), columns in zip(irreps, irreps.slices()):
         if ir.l == 1:
@@ -150,5 +151,33 @@ def edge_direction_columns(irreps: Irreps, name: str) -> slice | None:
         return None
     raise ConfigError(
         f"{name} reads the direction of an edge from the harmonics of degree 1 and needs 1o in irreps_in2, got "
-        f"{irreps}; add 1o or use clebsch_gordan_dense."
+        f"{irreps}; add 1o or use {able}."
     )
+
+
+def check_directions(degree1: Tensor, name: str) -> None:
+    """Refuse what is no ``Y_1`` of unit vectors: another scale would pass for a zero vector or a wrong filter.
+
+    Looks at the numbers, so only where that costs nothing: eagerly, on a CPU, outside of function transforms.
+
+    Args:
+        degree1: ``(rows, 3)``.
+        name: the product, for messages.
+
+    Raises:
+        ShapeError: a row whose square is neither 3 nor 0.
+    """
+    if torch.compiler.is_compiling() or degree1.device.type != "cpu":
+        return
+    squared = degree1.detach().square().sum(dim=1)
+    wrong = ((squared - 3).abs() > 0.03) & (squared > 1e-6)
+    try:
+        found = bool(wrong.any())
+    except RuntimeError:
+        # torch.func.vmap: there are no numbers to look at.
+        return
+    if found:
+        raise ShapeError(
+            f"{name} needs spherical harmonics of unit vectors in component normalisation as second input: the "
+            f"squares of the three of degree 1 sum to 3 (or 0 for a zero vector), got {float(squared[wrong][0]):.4g}."
+        )

@@ -14,6 +14,8 @@ fresh memory from the operating system each time)."""
 def in_row_chunks(function: Callable[..., Tensor], *tensors: Tensor, row_bytes: int) -> Tensor:
     """Evaluate a function that treats rows independently, piece by piece on a CPU and at once elsewhere.
 
+    Where gradients are wanted autograd keeps what every piece needs for its backward pass, as it would without pieces.
+
     Args:
         function: takes pieces of the tensors and returns as many rows.
         tensors: with the same number of rows.

@@ -11,10 +11,10 @@ import torch
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
+from mlip.ops.fourier import back_coefficients, fourier_coefficients
 from mlip.ops.layout import join_blocks, split_blocks
 from mlip.ops.many_body.base import ManyBodyProduct
 from mlip.ops.many_body.gaunt import power_variance
-from mlip.ops.many_body.gaunt_fourier import fourier_coefficients, sphere_integrals
 from mlip.ops.wigner import gaunt_coefficients
 from mlip.testing.wigner import random_rotation, transform
 
@@ -171,9 +171,10 @@ def fourier_tables(product: ManyBodyProduct, dtype: torch.dtype) -> list[Tensor]
     lmax_out = product.irreps_out.lmax
     kind = torch.complex64 if dtype == torch.float32 else torch.complex128
     columns = torch.cat([torch.arange(ir.l**2, (ir.l + 1) ** 2) for _, ir in product.irreps_in])
-    tables = [fourier_coefficients(product.irreps_in.lmax)[columns]]
+    tables = [fourier_coefficients(product.irreps_in.lmax)[columns] * (4 * pi) ** 0.5]
     tables += [
-        sphere_integrals(lmax_out, nu * product.irreps_in.lmax) / (4 * pi) for nu in range(1, product.correlation + 1)
+        back_coefficients(lmax_out, nu * product.irreps_in.lmax) / (4 * pi) ** 0.5
+        for nu in range(1, product.correlation + 1)
     ]
     return [table.to(kind) for table in tables]
 

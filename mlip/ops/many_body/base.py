@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
@@ -108,7 +109,7 @@ class ManyBodyProduct(ConstantsModule, ABC):
 
     def _check_options(self, wanted: Irreps) -> None:
         name = type(self).__name__
-        if isinstance(self.correlation, bool) or self.correlation not in range(1, LARGEST_CORRELATION + 1):
+        if type(self.correlation) is not int or self.correlation not in range(1, LARGEST_CORRELATION + 1):
             raise ConfigError(f"correlation must be 1 to {LARGEST_CORRELATION}, got {self.correlation!r}.")
         for irreps in (self.irreps_in, wanted):
             if not len(irreps) or any(mul < 1 for mul, _ in irreps):
@@ -140,5 +141,8 @@ class ManyBodyProduct(ConstantsModule, ABC):
                 )
         elif weight.dim() != 2 or weight.shape[1] != n:
             raise ShapeError(f"{name} needs weights of shape (sets, {n}) with an index, got {tuple(weight.shape)}.")
-        elif tuple(index.shape) != (rows,):
-            raise ShapeError(f"{name} needs an index of shape ({rows},), got {tuple(index.shape)}.")
+        elif tuple(index.shape) != (rows,) or index.dtype != torch.long:
+            raise ShapeError(
+                f"{name} needs an index of shape ({rows},) and dtype torch.long, got {tuple(index.shape)} and "
+                f"{index.dtype}."
+            )

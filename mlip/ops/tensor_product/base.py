@@ -96,10 +96,13 @@ class TensorProduct(ConstantsModule, ABC):
         self.weights = self.supported_weights[0] if weights is None else weights
         self._check_options()
         self._check_irreps()
-        self.paths = coupled_paths(self.irreps_in1, self.irreps_in2, Irreps(irreps_out))
+        wanted = Irreps(irreps_out)
+        if mode == "uvw" and (len({ir for _, ir in wanted}) != len(wanted) or any(mul < 1 for mul, _ in wanted)):
+            raise ConfigError(f"Mode 'uvw' needs each irrep once in the output, got {wanted}; simplify it first.")
+        self.paths = coupled_paths(self.irreps_in1, self.irreps_in2, wanted)
         if not self.paths:
             raise ConfigError(
-                f"{self.irreps_in1} and {self.irreps_in2} share no path into {Irreps(irreps_out)}: "
+                f"{self.irreps_in1} and {self.irreps_in2} share no path into {wanted}: "
                 "check the degrees and the parities."
             )
 
@@ -108,7 +111,7 @@ class TensorProduct(ConstantsModule, ABC):
 
     def _check_options(self) -> None:
         name = type(self).__name__
-        able = "gaunt_grid" if self.weights == "degree" else "clebsch_gordan_dense"
+        able = self._alternative()
         for option, value, known, supported in (
             ("mode", self.mode, get_args(Mode), self.supported_modes),
             ("weights", self.weights, get_args(Weights), self.supported_weights),
@@ -120,6 +123,13 @@ class TensorProduct(ConstantsModule, ABC):
                 )
             if value not in supported:
                 raise ConfigError(f"{name} supports {option} {', '.join(supported)}, got '{value}'; {able} can do it.")
+
+    def _alternative(self) -> str:
+        """Return the name of a backend that takes what has been asked for, whatever the mode and the irreps."""
+        if self.weights != "degree":
+            return "clebsch_gordan_dense"
+        natural = all(ir.p == (-1) ** ir.l for irreps in (self.irreps_in1, self.irreps_in2) for _, ir in irreps)
+        return "gaunt_grid" if natural else "matrix"
 
     def _check_irreps(self) -> None:
         name = type(self).__name__
@@ -150,7 +160,7 @@ class TensorProduct(ConstantsModule, ABC):
             and weights of unit variance.
 
         Raises:
-            ShapeError: a tensor of another shape.
+            ShapeError: a tensor of another shape, or tensors of different dtypes.
         """
         self._check_shapes(x1, x2, weight)
         return self.multiply(x1, x2, weight)
@@ -177,7 +187,8 @@ class TensorProduct(ConstantsModule, ABC):
         Returns:
             ``(num_nodes, irreps_out.dim)``.
         """
-        return segment_sum(self(x1[senders], x2, weight), receivers, num_nodes)
+        self._check_edges(x1, x2, weight, senders, receivers)
+        return segment_sum(self.multiply(x1[senders], x2, weight), receivers, num_nodes)
 
     @property
     @abstractmethod
@@ -188,6 +199,15 @@ class TensorProduct(ConstantsModule, ABC):
         """Whether features of an irrep can be an input of such a product; by default any can."""
         return True
 
+    def _check_edges(self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor) -> None:
+        for label, index in (("senders", senders), ("receivers", receivers)):
+            if tuple(index.shape) != (len(x2),):
+                raise ShapeError(
+                    f"{type(self).__name__} needs {label} of shape ({len(x2)},), one for each edge, "
+                    f"got {tuple(index.shape)}."
+                )
+        self._check_shapes(x1[:1].expand(len(x2), -1) if len(x1) else x1.new_empty(len(x2), x1.shape[-1]), x2, weight)
+
     def _check_shapes(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> None:
         name, rows = type(self).__name__, x1.shape[0]
         for label, tensor, irreps in (("x1", x1, self.irreps_in1), ("x2", x2, self.irreps_in2)):
@@ -195,6 +215,14 @@ class TensorProduct(ConstantsModule, ABC):
                 raise ShapeError(
                     f"{name} needs {label} of shape ({rows}, {irreps.dim}) for {irreps}, got {tuple(tensor.shape)}."
                 )
+            if tensor.dtype != x1.dtype:
+                raise ShapeError(
+                    f"{name} needs tensors of one dtype, got {x1.dtype} for x1 and {tensor.dtype} for {label}."
+                )
+        if weight is not None and weight.dtype != x1.dtype:
+            raise ShapeError(
+                f"{name} needs tensors of one dtype, got {x1.dtype} for x1 and {weight.dtype} for weights."
+            )
         if weight is None:
             if self.weight_numel:
                 raise ShapeError(f"{name} needs {self.weight_numel} weights a row, got none.")

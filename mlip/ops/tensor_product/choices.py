@@ -47,7 +47,7 @@ def read_choice(question: Question) -> Choice | None:
     """Return the stored answer, or None where there is none, or none that can be read and is to this question."""
     try:
         stored = json.loads(choice_file(question).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError, MlipError):
         return None
     if not isinstance(stored, dict) or stored.get("question") != json.loads(json.dumps(question)):
         return None
@@ -76,7 +76,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name(device)
     return described
 

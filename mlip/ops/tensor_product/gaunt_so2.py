@@ -7,7 +7,7 @@ import torch
 from e3nn.o3 import Irrep
 from torch import Tensor
 
-from mlip.ops.edge_rotation import EdgeRotation, edge_direction_columns, pair_sizes
+from mlip.ops.edge_rotation import EdgeRotation, check_directions, edge_direction_columns, pair_sizes
 from mlip.ops.layout import split_blocks
 from mlip.ops.sphere_grid import exact_resolution
 from mlip.ops.spherical_harmonics import spherical_harmonics
@@ -36,7 +36,7 @@ class GauntSO2(GauntProduct):
     supported_modes = ("uvu", "uvw")
 
     def set_up(self) -> None:
-        self.direction = edge_direction_columns(self.irreps_in2, type(self).__name__)
+        self.direction = edge_direction_columns(self.irreps_in2, type(self).__name__, "gaunt_grid")
         self.turned_irreps = sorted({c.ir for c in [*self.sides[0], *self.sides[2]] if c.ir.l})
         if self.turned_irreps:
             self.rotation = EdgeRotation(self.turned_irreps, self.max_order)
@@ -79,6 +79,8 @@ class GauntSO2(GauntProduct):
         raise NotImplementedError("The direction of the filter is needed too; multiply does not come here.")
 
     def multiply(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
+        if self.direction is not None:
+            check_directions(x2[:, self.direction], type(self).__name__)
         w1, w2, w3 = (None, None, None) if self.weights == "none" else weight.split(self.weight_sizes, dim=-1)
         frames = self._frames(x2)
         result = self._multiply_columns(self._embed(0, x1, w1), self._filter_values(x2, w2), frames)

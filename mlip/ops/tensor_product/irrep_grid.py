@@ -71,6 +71,8 @@ class IrrepGrid(SignalProduct):
                     f"Values in {first} and {second} have no product in {ir}: fiber3 must be among "
                     f"{', '.join(map(str, allowed))}."
                 )
+        if max_degree is not None and (type(max_degree) is not int or max_degree < 0):
+            raise ConfigError(f"max_degree must be a whole number from 0 on, or null, got {max_degree!r}.")
         if not out or len(set(out)) < len(out):
             raise ConfigError(f"fiber3 needs one or several different irreps, got {names}.")
         self.fibers = [[first], [second], out]

@@ -70,8 +70,8 @@ class MatrixProduct(SignalProduct):
         if space not in get_args(Space):
             known = get_args(Space)
             raise ConfigError(f"space must be one of {', '.join(known)}, got '{space}'.{did_you_mean(space, known)}")
-        if degree is not None and degree < 0:
-            raise ConfigError(f"degree must be 0 or more, got {degree}.")
+        if degree is not None and (type(degree) is not int or degree < 0):
+            raise ConfigError(f"degree must be a whole number, 0 or more, got {degree!r}.")
         sides = [Irreps(irreps) for irreps in (irreps_in1, irreps_in2, irreps_out)]
         degree = _sufficient_degree(space, *sides) if degree is None else degree
         self.space = [Irrep(l, (-1) ** l) for l in range(degree + 1)]

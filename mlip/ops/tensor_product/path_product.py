@@ -47,8 +47,6 @@ class PathProduct(TensorProduct):
         channels = [self._channels(path) for path in self.paths]
         if mode in ("uuu", "uvw"):
             wanted = Irreps(irreps_out)
-            if mode == "uvw" and len({ir for _, ir in wanted}) != len(wanted):
-                raise ConfigError(f"Mode 'uvw' needs each irrep once in the output, got {wanted}; simplify it first.")
             reached = {path.ir_out for path in self.paths}
             muls = {ir: mul if mode == "uvw" else channels[0] for mul, ir in wanted if ir in reached}
             self.irreps_out = Irreps([(muls[ir], ir) for ir in sorted(reached)])
@@ -113,7 +111,7 @@ class PathProduct(TensorProduct):
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
     ) -> Tensor:
         # Summing block by block leaves the concatenation to the nodes, which are far fewer than the edges.
-        self._check_shapes(x1[:1].expand(len(x2), -1), x2, weight)
+        self._check_edges(x1, x2, weight, senders, receivers)
         blocks1 = [block.index_select(0, senders) for block in split_blocks(x1, self.irreps_in1)]
         outputs = self._blocks(blocks1, split_blocks(x2, self.irreps_in2), weight)
         return torch.cat([segment_sum(block, receivers, num_nodes) for block in outputs], dim=1)

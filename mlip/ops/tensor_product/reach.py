@@ -7,6 +7,7 @@ the coefficients with respect to all weights (The Price of Freedom, arXiv 2506.1
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -84,9 +85,9 @@ def build_first(
 def measure_reach(product: TensorProduct, seed: int = 0) -> Reach:
     """Measure paths and dimension of the reachable set through the public interface alone.
 
-    The product is cast to float64 and called with random inputs; where it needs spherical harmonics as the second
-    input, with those of random directions: the harmonics of all degrees are independent functions, so that they
-    determine the coefficients just as free inputs do. Coefficients are fitted by least squares.
+    A copy of the product is cast to float64 and called with random inputs; where it needs spherical harmonics as the
+    second input, with those of random directions: the harmonics of all degrees are independent functions, so that
+    they determine the coefficients just as free inputs do. Coefficients are fitted by least squares.
 
     Rows are independent of one another, so one backward pass over copies of the inputs, each with its own copy of
     the weights, gives one row of the Jacobian for each copy.
@@ -102,7 +103,7 @@ def measure_reach(product: TensorProduct, seed: int = 0) -> Reach:
         raise ConfigError(
             f"Expressivity is defined for one channel, got {product.irreps_in1} and {product.irreps_in2}."
         )
-    probe = _Probe(product.double(), torch.Generator().manual_seed(seed))
+    probe = _Probe(deepcopy(product).double(), torch.Generator().manual_seed(seed))
     coefficients, residual = probe.coefficients()
     if residual > 1e-8:
         raise ConfigError(

@@ -61,6 +61,8 @@ class SignalProduct(TensorProduct):
         normalization: Normalization = "component",
     ) -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
+        # Nobody who left the weights to the backend insists on these.
+        self.able = "clebsch_gordan_dense" if weights != "degree" else "matrix"
         if mode == "uvw" and self.weights != "degree":
             raise ConfigError(f"Mode 'uvw' is nothing without its weights: give degree, got '{self.weights}'.")
         reached = sorted({path.ir_out for path in self.paths})
@@ -68,7 +70,7 @@ class SignalProduct(TensorProduct):
         if not self.sides[2]:
             raise ConfigError(
                 f"{type(self).__name__} cannot reach {Irreps(irreps_out)} from {self.irreps_in1} and "
-                f"{self.irreps_in2}; clebsch_gordan_dense can."
+                f"{self.irreps_in2}; {self.able} can."
             )
         self._lay_out_channels(Irreps(irreps_out))
         self._normalise()
@@ -116,7 +118,7 @@ class SignalProduct(TensorProduct):
             if missing:
                 raise ConfigError(
                     f"{type(self).__name__} has no signal for {', '.join(missing)}: {self.signals}; "
-                    "clebsch_gordan_dense takes any irrep."
+                    f"{self.able} takes any irrep."
                 )
         if not self.sides[2]:
             return
@@ -149,7 +151,8 @@ class SignalProduct(TensorProduct):
             if len(set(muls1)) > 1 or len(set(muls2)) > 1:
                 raise ConfigError(
                     f"{type(self).__name__} pairs whole signals in mode 'uvuv' and needs one multiplicity in each "
-                    f"input, got {self.irreps_in1} and {self.irreps_in2}; clebsch_gordan_dense takes ragged ones."
+                    f"input, got {self.irreps_in1} and {self.irreps_in2}; without weights by degree "
+                    "clebsch_gordan_dense takes ragged ones."
                 )
             self.num_channels = muls1[0] * muls2[0]
         present = torch.ones(len(self.sides[0]), self.num_channels, dtype=torch.float64)

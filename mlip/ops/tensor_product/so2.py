@@ -6,7 +6,7 @@ import torch
 from e3nn.o3 import Irrep
 from torch import Tensor
 
-from mlip.ops.edge_rotation import EdgeRotation, edge_direction_columns, frame_axes, pair_sizes
+from mlip.ops.edge_rotation import EdgeRotation, check_directions, edge_direction_columns, frame_axes, pair_sizes
 from mlip.ops.tensor_product.path_product import PathProduct
 
 
@@ -34,7 +34,7 @@ class SO2(PathProduct):
     supported_modes = ("uvu", "uvw")
 
     def set_up(self) -> None:
-        edge_direction_columns(self.irreps_in2, type(self).__name__)
+        edge_direction_columns(self.irreps_in2, type(self).__name__, "clebsch_gordan_dense")
         self.scalar_paths: list[int] = []
         self.groups: dict[tuple[int, Irrep], list[int]] = {}
         for number, path in enumerate(self.paths):
@@ -115,6 +115,7 @@ class SO2(PathProduct):
         ones = blocks2[0].new_ones(len(blocks2[0]), 1, 1)
         frames = {Irrep(0, 1): ones, Irrep(0, -1): ones}
         if self.groups:
+            check_directions(blocks2[self.degree1][:, :, 0], type(self).__name__)
             direction = blocks2[self.degree1][:, :, 0] * 3**-0.5
             present = (direction.detach().square().sum(dim=1, keepdim=True) > 0.5).to(direction.dtype)
             frames.update(zip(self.turned_irreps, self.rotation(direction, present)))
