@@ -54,6 +54,7 @@ EXAMPLES = (
     # Outputs of both parities, and inputs of both.
     Example(EVEN, EDGE, "0e+1o+1e+2e+2o+3o"),
     Example("2x0e+1x0o+2x1o+3x1e", "0e+1o", "0e+0o+1o+1e+2e+2o"),
+    Example("2x0e+1x0o+2x1o+3x1e", "0e+1o", "0e+0o+1o+1e+2e+2o", {"weights": "degree"}),
     # Other weights and normalisations.
     *(Example(RAGGED, EDGE, RAGGED, {"weights": w}) for w in ("path", "degree", "none")),
     *(Example(RAGGED, EDGE, RAGGED, {"normalization": n}) for n in ("norm", "none")),

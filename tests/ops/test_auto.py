@@ -188,7 +188,7 @@ def test_a_damaged_file_is_measured_again_and_replaced(damage: str, cache: Path,
     assert path.read_text() == good
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"null", b"[" * 100_000])
 def test_a_file_that_is_no_json_is_measured_again(content: bytes, cache: Path, measured: list) -> None:
     make()
     (path,) = files(cache)
@@ -244,7 +244,37 @@ def test_different_operators_are_refused(names: tuple[str, ...], words: str, mea
     assert not files(cache)
 
 
-@pytest.mark.parametrize(("option", "value"), [("rows", 0), ("rows", 2.5), ("rows", True), ("dtype", "float16")])
+def test_a_stored_choice_that_refuses_is_measured_again(cache: Path, measured: list) -> None:
+    def stubborn(*arguments: Any) -> TensorProduct:
+        if (cache / "refuse").exists():
+            raise ConfigError("not any more")
+        return factory("tensor_product", NAMES[1])(*arguments)
+
+    both = {NAMES[0]: factory("tensor_product", NAMES[0]), "stubborn": stubborn}
+    assert Auto(IRREPS, FILTER, IRREPS, candidates=both).choice == "stubborn"
+    (cache / "refuse").touch()
+    assert Auto(IRREPS, FILTER, IRREPS, candidates=both).choice == NAMES[0]
+
+
+def test_a_model_for_a_gpu_can_be_built_without_one(measured: list, caplog: pytest.LogCaptureFixture) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert make(device="cuda").choice == NAMES[0]
+    assert not measured
+    assert "is not here" in caplog.text
+
+
+def test_a_cache_of_nobody_is_measured_again(measured: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLIP_CACHE", "~nobody-has-this-name/cache")
+    make()
+    assert make().choice == NAMES[1]
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("rows", 0), ("rows", 2.5), ("rows", True), ("dtype", "float16"), ("device", "gpu"), ("device", None)],
+)
 def test_wrong_options_are_refused(option: str, value: object) -> None:
     with pytest.raises(ConfigError, match=option):
         make(**{option: value})

@@ -9,7 +9,7 @@ import torch
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
-from mlip.core.errors import ConfigError
+from mlip.core.errors import ConfigError, ShapeError
 from mlip.ops.edge_rotation import EdgeRotation, frame_axes
 from mlip.ops.layout import natural_irreps
 from mlip.ops.spherical_harmonics import spherical_harmonics
@@ -124,6 +124,18 @@ def test_orders_beyond_the_largest_are_left_out_and_a_scale_multiplies() -> None
     assert [frame.shape[1] for frame in few] == [3, 5, 5]
     for all_rows, rows in zip(full, few):
         assert torch.allclose(rows, scale[:, :, None] * all_rows[:, : rows.shape[1]], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.2, 3**-0.5])
+@pytest.mark.parametrize("name", ORACLES)
+def test_harmonics_of_another_scale_are_refused(name: str, factor: float) -> None:
+    """Another normalisation, or an envelope in the filter, would give plausible numbers that are wrong."""
+    product = build(name, IRREPS["ragged"], "uvu", "none")
+    x1, _ = inputs(product, 3)
+    x2 = harmonics(product.irreps_in2, random_vectors(3))
+    product(x1, x2)
+    with pytest.raises(ShapeError, match="component normalisation"):
+        product(x1, x2 * factor)
 
 
 # The same numbers as in space.

@@ -6,6 +6,7 @@ import re
 from functools import cache
 
 import pytest
+import torch
 from e3nn.o3 import Irreps
 
 from mlip.core.errors import ConfigError, ShapeError
@@ -100,6 +101,7 @@ def test_what_a_backend_refuses_it_refuses_with_a_way_out(name: str) -> None:
         ("4x0e", "0e", "4x0e", {"weights": "paths"}, "weights must be one of .* Did you mean 'path'"),
         ("4x0e", "0e", "4x0e", {"normalization": "components"}, "Did you mean 'component'"),
         ("4x0e", "0e", "4x0e", {"mode": "uvw", "weights": "none"}, "nothing without its weights|supports"),
+        ("4x0e", "0e", "2x0e+3x0e", {"mode": "uvw"}, "each irrep once in the output"),
         (f"2x{LARGEST_DEGREE + 1}e", "0e", f"2x{LARGEST_DEGREE + 1}e", {}, "degrees up to"),
     ],
 )
@@ -122,9 +124,21 @@ def test_wrong_shapes_are_refused_when_called(name: str) -> None:
         ((x1, x2, weight[:, :-1]), "weights of shape"),
         ((x1, x2, weight[:-1]), "weights of shape"),
         ((x1, x2), "weights a row, got none"),
+        ((x1, x2.float(), weight), "one dtype"),
+        ((x1, x2, weight.float()), "one dtype"),
     ]:
         with pytest.raises(ShapeError, match=words):
             product(*wrong)
+    edges = torch.zeros(5, dtype=torch.long)
+    for wrong, words in [
+        ((x1, x2, weight, edges[:4], edges, 3), "senders of shape"),
+        ((x1, x2, weight, edges, edges[:4], 3), "receivers of shape"),
+        ((x1, x2[:1], weight[:1], edges, edges, 3), "senders of shape"),
+        ((x1[:, :-1], x2, weight, edges, edges, 3), "x1 of shape"),
+        ((x1, x2, weight[:4], edges, edges, 3), "weights of shape"),
+    ]:
+        with pytest.raises(ShapeError, match=words):
+            product.convolve(*wrong)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
