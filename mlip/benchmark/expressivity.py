@@ -7,6 +7,7 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
+from mlip.benchmark.automatic import chooses, without_choice
 from mlip.benchmark.counting import Cost, count
 from mlip.benchmark.inputs import random_features, random_harmonics
 from mlip.core.errors import MlipError
@@ -29,8 +30,9 @@ class Expressiveness:
         as_convolution: the second input has to be spherical harmonics.
         reach: measured with one channel; None if the backend refuses the setting.
         expected: dimension of the reachable set by counting, None where no count is known.
-        cost: of a forward call with ``ROWS`` rows and ``CHANNELS`` channels in float32, None if refused.
+        cost: of a forward call with ``ROWS`` rows and ``CHANNELS`` channels in float32, None if refused or chosen.
         reason: why it is refused.
+        chosen: the backend is one of several, chosen by measurement for each size: its cost is that of the chosen one.
     """
 
     backend: str
@@ -44,6 +46,7 @@ class Expressiveness:
     expected: int | None = None
     cost: Cost | None = None
     reason: str = ""
+    chosen: bool = False
 
     @property
     def flops(self) -> float | None:
@@ -83,17 +86,25 @@ def survey(
 def describe(
     name: str, factory: Callable[..., TensorProduct], setting: str, lmax: int, truncated: bool = False
 ) -> Expressiveness:
-    """Measure the reach and the cost of one backend in one setting."""
+    """Measure the reach and the cost of one backend in one setting.
+
+    Of a backend that chooses by measurement only the reach, by the first that it can choose: nothing is chosen here.
+    """
     irreps = setting_irreps(setting, lmax, truncated=truncated)
     try:
-        product = build_first(factory, irreps)
+        product = build_first(without_choice(factory), irreps)
         operator, harmonics = product.operator, product.filter_is_harmonics
         reach = measure_reach(product)
-        cost = _forward_cost(build_first(factory, setting_irreps(setting, lmax, CHANNELS, truncated=truncated)))
+        larger = setting_irreps(setting, lmax, CHANNELS, truncated=truncated)
+        cost = None if chooses(factory) else _forward_cost(build_first(factory, larger))
     except MlipError as error:
         return Expressiveness(name, "", setting, lmax, truncated, reason=str(error))
-    expected = expected_dimension(operator, irreps)
-    return Expressiveness(name, operator, setting, lmax, truncated, product.mode, harmonics, reach, expected, cost)
+    return Expressiveness(
+        *(name, operator, setting, lmax, truncated, product.mode, harmonics, reach),
+        expected=expected_dimension(operator, irreps),
+        cost=cost,
+        chosen=chooses(factory),
+    )
 
 
 def expected_dimension(operator: str, irreps: tuple[Irreps, Irreps, Irreps]) -> int | None:

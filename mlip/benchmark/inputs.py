@@ -1,9 +1,11 @@
-"""Random inputs of tensor products, the same for every backend."""
+"""Random inputs of tensor products, the same for every backend, and whether there is room for them."""
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
+from mlip.benchmark.plan import Plan
+from mlip.core.errors import ConfigError
 from mlip.ops.spherical_harmonics import spherical_harmonics
 
 
@@ -23,3 +25,22 @@ def random_harmonics(irreps: Irreps, rows: int, generator: torch.Generator) -> T
     vectors = torch.randn((rows, 3), generator=generator, dtype=torch.float64)
     harmonics = spherical_harmonics(irreps.lmax, torch.nn.functional.normalize(vectors, dim=1))
     return torch.cat([harmonics[:, ir.l**2 : (ir.l + 1) ** 2] for _, ir in irreps], dim=1)
+
+
+def require_memory(plan: Plan, what: str, numbers: int) -> None:
+    """Refuse tensors that are too large, before they are allocated.
+
+    Args:
+        plan: dtype and limit.
+        what: the tensors, in words, plural.
+        numbers: elements of all of them.
+
+    Raises:
+        ConfigError: they need more than ``plan.max_memory`` bytes.
+    """
+    needed = numbers * plan.torch_dtype.itemsize
+    if needed > plan.max_memory:
+        raise ConfigError(
+            f"{what} need {needed / 1e9:.3g} GB, more than --max-memory allows ({plan.max_memory / 1e9:.3g} GB): "
+            "take fewer rows or channels."
+        )

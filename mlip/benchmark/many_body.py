@@ -1,13 +1,14 @@
 """Many-body products as candidates, and the chain of e3nn's products that computes powers of the features."""
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from e3nn.o3 import Irreps
 from e3nn.o3 import TensorProduct as E3nnTensorProduct
 from torch import Tensor, nn
 
-from mlip.benchmark.inputs import random_features
+from mlip.benchmark.inputs import random_features, require_memory
 from mlip.benchmark.plan import Plan
 from mlip.benchmark.workload import Workload
 from mlip.core.errors import ConfigError
@@ -26,7 +27,7 @@ class ManyBodyCase:
         lmax: the degree L.
 
     Raises:
-        ConfigError: another setting.
+        ConfigError: another setting, or inputs and outputs that need too much memory.
     """
 
     def __init__(self, plan: Plan, setting: str, lmax: int) -> None:
@@ -35,7 +36,16 @@ class ManyBodyCase:
         self.plan = plan
         self.irreps_in = natural_irreps(lmax, plan.channels)
         self.irreps_out = natural_irreps(lmax if plan.truncated else plan.correlation * lmax, plan.channels)
-        self.x = random_features(self.irreps_in, plan.rows, torch.Generator().manual_seed(lmax))
+        self.lmax = lmax
+        require_memory(plan, "Inputs and outputs", plan.rows * (self.irreps_in.dim + self.irreps_out.dim))
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The features, ``(rows, irreps_in.dim)``."""
+        return random_features(self.irreps_in, self.plan.rows, torch.Generator().manual_seed(self.lmax))
+
+    def definition(self, operator: str, rows: int) -> None:
+        """There is none: backends of one family of polynomials are compared with one another."""
 
     def candidate(self, factory: Callable[..., ManyBodyProduct], rows: int, dtype: torch.dtype) -> Workload:
         """Return a backend with its inputs: features, and one set of weights for all rows."""
@@ -44,7 +54,8 @@ class ManyBodyCase:
         polynomials = sum(term.count for term in product.terms)
         weight = self._place(_weight(product.weight_numel), dtype)
         inputs = (self._place(self.x[:rows], dtype), weight)
-        return Workload(product, inputs, product.operator, polynomials, weights=product.weight_numel)
+        width = product.irreps_out.dim
+        return Workload(product, inputs, product.operator, polynomials, width, weights=product.weight_numel)
 
     def baseline(self, rows: int, dtype: torch.dtype) -> Workload:
         """Return repeated products of e3nn's with a weight for each power, degree and channel."""
@@ -56,7 +67,8 @@ class ManyBodyCase:
             self._place(_weight(chain.weight_numel), dtype),
         )
         note = "repeated products x ⊗ x ⊗ …, not the polynomials of the candidates"
-        return Workload(chain, inputs, "e3nn powers", chain.polynomials, weights=chain.weight_numel, note=note)
+        sizes = {"paths": chain.polynomials, "width": chain.dim_out, "weights": chain.weight_numel}
+        return Workload(chain, inputs, "e3nn powers", **sizes, note=note)
 
     def _place(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return tensor.to(dtype=dtype, device=self.plan.device, copy=True).requires_grad_()

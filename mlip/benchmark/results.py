@@ -15,6 +15,7 @@ import torch
 from mlip.benchmark.plan import Plan
 from mlip.core.errors import MlipError
 from mlip.core.files import write_text_atomically
+from mlip.ops.tensor_product.settings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Measurement:
         flops, bytes: counted for the call (see :mod:`mlip.benchmark.counting`).
         gflops_per_second: ``flops`` over the median wall time.
         peak_mb: most memory held by the call beyond its inputs, 10^6 bytes.
-        error: largest deviation of the output from a float64 oracle, relative to its largest value.
-        oracle: what that was: e3nn or the first backend with the same operator, in float64.
+        error: largest deviation of the output from a float64 oracle, relative to its largest value; None where
+            nothing independent of the candidate computes its operator.
+        oracle: what that was: e3nn, dense Gaunt coefficients, or another backend with the same operator.
         paths: (l1, l2, l3) that carry signal.
         us_per_path: median wall time over ``paths``, microseconds.
         dimension: dimension of the set of maps that one channel reaches with linear layers around.
@@ -70,6 +72,9 @@ class Measurement:
     note: str = ""
 
 
+PLOTS = ("time.png", "time_per_path.png", "time_per_dimension.png")
+"""Pictures of each setting: names after the setting and an underscore."""
+
 COLUMNS = tuple("pass" if field.name == "step" else field.name for field in fields(Measurement))
 """Header of the file."""
 
@@ -81,39 +86,65 @@ class ResultFolder:
         path: is made if it is not there.
         plan: what is to be measured.
         backends: names of the candidates.
-        overwrite: throw away what is there.
+        overwrite: throw away the results of a benchmark that are there.
 
     Raises:
-        MlipError: the folder cannot be written, or holds results of another plan.
+        MlipError: the folder cannot be written, holds results of another plan or machine, or files of the same
+            names that no benchmark has written.
     """
 
     def __init__(self, path: Path, plan: Plan, backends: list[str], overwrite: bool = False) -> None:
         self.path = path
         self.rows: list[Measurement] = []
-        record = {"plan": plan.record(), "backends": backends}
-        if (path / "run.json").exists() and not overwrite:
-            self._resume(record)
-        write_text_atomically(path / "run.json", json.dumps({**record, "machine": machine()}, indent=2) + "\n")
+        self.record = {"plan": plan.record(), "backends": backends, "machine": machine()}
+        before = self._before()
+        if overwrite:
+            self._clear()
+        elif before is not None:
+            self._resume(before)
+        elif (path / "results.csv").exists():
+            raise MlipError(f"'{path}' holds results without a run.json: choose another folder, or --overwrite.")
+        write_text_atomically(path / "run.json", json.dumps(self.record, indent=2) + "\n")
 
-    def _resume(self, record: dict[str, Any]) -> None:
+    def _before(self) -> dict[str, Any] | None:
+        """Return the record that is there, None if there is none; refuse files that are not ours."""
+        record, results = self.path / "run.json", self.path / "results.csv"
         try:
-            before = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            differing = [
-                key
-                for key in ("plan", "backends")
-                if json.dumps(before[key], sort_keys=True) != json.dumps(record[key], sort_keys=True)
-            ]
-            if (self.path / "results.csv").exists():
-                self.rows = read_csv(self.path / "results.csv")
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+            ours = before is None or (isinstance(before, dict) and before.keys() >= self.record.keys())
+            if ours and results.exists():
+                ours = results.read_text(encoding="utf-8").startswith(",".join(COLUMNS[:4]) + ",")
+        except (ValueError, OSError):
+            ours = False
+        if not ours:
             raise MlipError(
-                f"'{self.path}' holds results that cannot be read: choose another folder with --out, or --overwrite."
-            ) from error
+                f"'{self.path}' holds a run.json or results.csv that no benchmark has written: choose another folder "
+                "with --out."
+            )
+        return before
+
+    def _clear(self) -> None:
+        """Delete results before the new plan is written: an interruption must not leave old numbers under it."""
+        try:
+            for name in ("results.csv", *(f"{setting}_{plot}" for setting in SETTINGS for plot in PLOTS)):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise MlipError(f"Cannot delete the results in '{self.path}': {error}. Choose another folder.") from error
+
+    def _resume(self, before: dict[str, Any]) -> None:
+        differing = [key for key in self.record if _comparable(key, before[key]) != _comparable(key, self.record[key])]
         if differing:
             raise MlipError(
                 f"'{self.path}' holds results with another {' and '.join(differing)}: choose another folder with "
                 "--out, or --overwrite."
             )
+        try:
+            if (self.path / "results.csv").exists():
+                self.rows = read_csv(self.path / "results.csv")
+        except (ValueError, TypeError, OSError) as error:
+            raise MlipError(
+                f"'{self.path}' holds results that cannot be read: choose another folder with --out, or --overwrite."
+            ) from error
 
     def has(self, setting: str, lmax: int) -> bool:
         """Return whether a setting and degree have been measured."""
@@ -149,6 +180,13 @@ def read_csv(path: Path) -> list[Measurement]:
     return [
         Measurement(**{name: _parse(text, kind) for (name, kind), text in zip(kinds, line.values())}) for line in lines
     ]
+
+
+def _comparable(key: str, value: Any) -> str:
+    """Return an entry of the record as text, without the load of the machine."""
+    if key == "machine" and isinstance(value, dict):
+        value = {name: entry for name, entry in value.items() if name != "load_average"}
+    return json.dumps(value, sort_keys=True)
 
 
 def machine() -> dict[str, Any]:

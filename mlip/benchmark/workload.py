@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,25 @@ class Workload:
         inputs: leaves that want gradients.
         operator: the map that it computes: candidates with the same operator give the same numbers.
         paths: the (l1, l2, l3) that carry signal.
+        width: numbers in a row of the output.
         standard: brings the result to the layout of :mod:`mlip.ops.layout`.
         weights: weights a row.
         note: what else is to be known, such as what an automatic choice has chosen.
     """
 
-    function: Callable[..., Tensor]
+    function: nn.Module
     inputs: tuple[Tensor, ...]
     operator: str
     paths: int
+    width: int
     standard: Callable[[Tensor], Tensor] = lambda result: result
     weights: int = 0
     note: str = ""
+
+    @property
+    def input_bytes(self) -> int:
+        """Memory of the inputs."""
+        return sum(t.numel() * t.element_size() for t in self.inputs)
 
     def result(self) -> Tensor:
         """Return the output in the common layout, without gradients."""

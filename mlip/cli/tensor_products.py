@@ -45,6 +45,10 @@ def expressivity(
     from mlip.ops.tensor_product.settings import SETTINGS
 
     factories = tensor_product_factories(backends)
+    if csv_path is not None:
+        _check_output("csv", csv_path)
+    if plot_path is not None:
+        _check_output("plot", plot_path, ".png")
     errors = Console(stderr=True)
     with errors.status("Measuring …") as status:
         rows = survey(factories, reversed(SETTINGS), lmax, truncate, status.update)
@@ -54,13 +58,32 @@ def expressivity(
                 curves += survey(factories, ["mimo"], smaller, truncate, status.update)
     show(rows)
     typer.echo("Paths with l1 + l2 + l3 even + odd; dimension of the reachable set, and in brackets the count.")
-    typer.echo("FLOPs and bytes a row and channel, forward; – where they cannot be counted or a backend refuses.")
+    typer.echo("FLOPs and bytes a row and channel, forward; – where they cannot be counted or a backend refuses,")
+    typer.echo("as chosen: those of the backend that a measurement on this machine chooses for a size.")
     if csv_path is not None:
         _write_csv(csv_path, rows)
     if plot_path is not None:
         from mlip.benchmark.plots import plot_expressivity
 
         plot_expressivity(plot_path, [row for row in curves if row.setting == "mimo"])
+
+
+def _check_output(option: str, path: Path, suffix: str | None = None) -> None:
+    """Refuse a file that could not be written, before anything is measured."""
+    from tempfile import NamedTemporaryFile
+
+    from mlip.core.errors import ConfigError
+
+    if suffix is not None and path.suffix.lower() != suffix:
+        raise ConfigError(f"--{option} writes a {suffix} file, got '{path}': give it that ending.")
+    if path.is_dir():
+        raise ConfigError(f"--{option} names a file, and '{path}' is a folder.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"Cannot write '{path}' (--{option}): {error.strerror or error}.") from error
 
 
 def tensor_product_factories(names: str = "all") -> dict[str, Callable[..., Any]]:
@@ -126,8 +149,8 @@ def _table(rows: Sequence[Expressiveness]) -> Any:
     first = rows[0]
     bound = "lmax" if first.truncated else "2 lmax"
     title = Text(f"{first.setting.upper()}, lmax = {first.lmax}, outputs up to {bound}", style="bold")
-    # A simple box: seven columns fit a terminal of 80.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    # Columns next to each other: seven fit a terminal of 80.
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
     table.add_column("backend", overflow="fold", min_width=21)
     table.add_column("operator", overflow="ellipsis", no_wrap=True, max_width=14)
     for name in ("paths", "dim.", "weights", "FLOPs", "bytes"):
@@ -144,8 +167,7 @@ def _table(rows: Sequence[Expressiveness]) -> Any:
             f"{row.reach.natural}+{row.reach.antisymmetric}",
             Text(f"{row.reach.dimension}{expected}", style="" if agrees else "bold red"),
             str(row.reach.weights),
-            _number(row.flops),
-            _number(row.bytes),
+            *["as chosen" if row.chosen else _number(value) for value in (row.flops, row.bytes)],
         )
     return table
 

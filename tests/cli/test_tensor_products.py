@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
-from mlip.cli.bench import parse_degrees
+from mlip.benchmark.options import parse_degrees
+from mlip.benchmark.results import Measurement
+from mlip.cli.bench import _table
 from mlip.cli.main import app
 from mlip.cli.tensor_products import tensor_product_factories
 from mlip.core.errors import ConfigError
@@ -39,7 +44,8 @@ def expressivity(*words: object, status: int = 0) -> str:
 
 
 def bench(folder: Path, *words: object, status: int = 0) -> str:
-    size = ("--channels", 2, "--rows", 6, "--rounds", 1, "--out", folder)
+    # Later options win.
+    size = ("--lmax", 1, "--channels", 2, "--rows", 6, "--rounds", 1, "--out", folder)
     return call("bench", "tensor-products", *size, *words, status=status)
 
 
@@ -129,7 +135,8 @@ def test_automatic_choice_fills_its_cache(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_protocol_of_the_paper(tmp_path: Path) -> None:
     """Given sizes win over those of the protocol, or the test would take minutes."""
-    bench(tmp_path, "--paper", "--lmax", 1, *TWO)
+    size = ("--channels", 2, "--rows", 6, "--lmax", 1, "--out", tmp_path)
+    call("bench", "tensor-products", "--paper", *size, *TWO)
     found = rows_of(tmp_path / "results.csv")
     assert {row["setting"] for row in found} == {"mimo", "simo"}
     assert {row["pass"] for row in found} == {"forward"}
@@ -150,7 +157,17 @@ def test_protocol_of_the_paper(tmp_path: Path) -> None:
         (("--lmax", "40"), "from 0 to 12"),
         (("--setting", "mimo,mim"), "--setting is one of mimo, simo, siso, got 'mim'. Did you mean 'mimo'?"),
         (("--operator", "many_body"), "Did you mean 'many-body'?"),
-        (("--passes", "backwards"), "Did you mean 'backward'?"),
+        (("--passes", "backwrd"), "--passes is one of forward, backward, double-backward, got 'backwrd'. Did you"),
+        (("--operator", "convolution", "--mode", "uvw"), "measured in mode uvu with free weights: leave out --mode"),
+        (("--operator", "convolution", "--weights", "none"), "with free weights"),
+        (("--operator", "many-body", "--mode", "uvw"), "measured in mode uuu with free weights"),
+        (("--operator", "many-body", "--antisymmetric"), "leave out --antisymmetric"),
+        (("--operator", "many-body", "--setting", "siso"), "Nothing can be measured. SISO L=1: Many-body"),
+        (("--mode", "uvw", "--weights", "none"), "Mode uvw is nothing without its weights"),
+        (("--correlation", 2), "--correlation belongs to --operator many-body"),
+        (("--paper",), "leave out --rounds, or --paper"),
+        (("--setting", "siso", "--lmax", 1), "Nothing can be measured. SISO L=1: SISO of the odd degree 1"),
+        (("--rows", 2_000_000_000), "Inputs and outputs need"),
         (("--mode", "uux"), "--mode is one of"),
         (("--dtype", "float16"), "--dtype is one of float32, float64"),
         (("--device", "gpu"), "--device is cpu or cuda"),
@@ -172,6 +189,55 @@ def test_no_gpu(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "Choose another folder" in bench(tmp_path / "file" / "x", *TWO, status=1)
+
+
+def test_a_run_in_which_no_backend_could_be_measured(tmp_path: Path) -> None:
+    text = " ".join(bench(tmp_path, "--passes", "forward", "--backends", "so2", status=1).split())
+    assert "No backend could be measured. so2: SO2 supports mode uvu, uvw, got 'uuu'" in text
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_the_plan_says_what_is_measured(tmp_path: Path) -> None:
+    for words, mode, weights in (
+        (("--mode", "uvw"), "uvw", "free"),
+        (("--operator", "convolution"), "uvu", "free"),
+        (("--mode", "uvuv"), "uvuv", "none"),
+    ):
+        folder = tmp_path / "-".join(words)
+        bench(folder, *words, "--passes", "forward", *TWO)
+        plan = json.loads((folder / "run.json").read_text())["plan"]
+        assert (plan["mode"], plan["weights"]) == (mode, weights)
+
+
+def test_all_digits_at_80_columns() -> None:
+    """Long numbers fold the name of a backend, and crop no number."""
+    numbers = {"wall_ms": 0.0123456, "cpu_ms": 123456.0, "gflops_per_second": 0.0123456, "peak_mb": 12345.6}
+    speedup = {"speedup": 0.0123, "speedup_low": 0.0123, "speedup_high": 0.0123}
+    usual = {"wall_ms": 12.34, "cpu_ms": 1234.0, "gflops_per_second": 123.0, "peak_mb": 1234.0, "speedup": 0.95}
+    for values in (numbers | speedup, usual | {"speedup_low": 0.88, "speedup_high": 0.99}):
+        console = Console(width=80, record=True, file=io.StringIO())
+        console.print(_table("x", [Measurement("mimo", 1, "forward", "clebsch_gordan_sparse", error=2e-8, **values)]))
+        text = console.export_text()
+        assert "2e-08" in text
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= 80
+    assert "clebsch_gordan_sparse " in text
+
+
+def test_outputs_are_checked_before_the_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlip.benchmark.expressivity.survey", lambda *arguments: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    assert "Cannot write" in expressivity("--csv", tmp_path / "file" / "x.csv", status=1)
+    assert "is a folder" in expressivity("--csv", tmp_path, status=1)
+    assert "a .png file" in expressivity("--plot", tmp_path / "p.pdf", status=1)
+
+
+def test_automatic_choice_has_no_cost_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLIP_CACHE", str(tmp_path / "cache"))
+    text = expressivity("--lmax", 1, "--backends", "auto", "--csv", tmp_path / "e.csv")
+    assert re.search(r"auto .* 5\+1 +6 \(6\) +6 +as chosen +as chosen", text)
+    assert rows_of(tmp_path / "e.csv")[0]["flops"] == ""
+    assert not (tmp_path / "cache").exists()
 
 
 def test_degrees() -> None:
