@@ -44,7 +44,9 @@ def tensor_products(
     channels: Annotated[int | None, typer.Option(help="Multiplicity of every irrep. [64]", min=1)] = None,
     rows: Annotated[int | None, typer.Option(help="Rows of a call. [1000]", min=1)] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    backends: Annotated[str, typer.Option(help="Backends, separated by commas, or all.")] = "all",
+    backends: Annotated[
+        str, typer.Option(help="Backends, separated by commas, or all; NAME:option=value changes an option.")
+    ] = "all",
     passes: Annotated[
         str | None, typer.Option(help="forward, backward, double-backward, or several. [all three]")
     ] = None,

@@ -72,11 +72,12 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found.group(1)
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            groups = [o for o in overrides if _is_group(o)]
-            plain = OmegaConf.to_container(hydra_compose(name, overrides=groups))
-            known = [key for key, _ in _items(plain)]
-        hint = did_you_mean(key, known)
+        plain = _without(key, name, overrides)
+        parent, _, component = key.rpartition("/")
+        if parent and (config_dir() / key).is_dir():
+            has = [other for other in plain.get(parent) or {} if (config_dir() / parent / other).is_dir()]
+            return f"The chosen {parent} has no component '{component}'; it has: {', '.join(has)}."
+        hint = did_you_mean(key, [known for known, _ in _items(plain)])
         return f"There is no setting '{key}'.{hint} Use +{key}=… to add a new one on purpose."
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found.group(1).rpartition("/")
@@ -86,6 +87,17 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     if found := re.search(r"In '[^']+': Could not (?:load|find) '([^']+)'", text):
         return f"There is no configuration '{found.group(1)}'."
     return f"The overrides cannot be applied: {_first_line(error)}."
+
+
+def _without(key: str, name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose with the groups that are chosen, all but one: what there is to override."""
+    groups = [text for text in overrides if _is_group(text) and not text.startswith(f"{key}=")]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        try:
+            return OmegaConf.to_container(hydra_compose(name, overrides=groups))
+        except HydraException:
+            # Another one is wrong, too; one sentence at a time.
+            return OmegaConf.to_container(hydra_compose(name))
 
 
 def _is_group(override: str) -> bool:

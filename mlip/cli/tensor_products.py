@@ -99,7 +99,12 @@ def tensor_product_factories(names: str = "all") -> dict[str, Callable[..., Any]
 
 
 def component_factories(group: str, names: str = "all") -> dict[str, Callable[..., Any]]:
-    """Return the factories of a group of components of models, built from their configurations."""
+    """Return the factories of a group of components of models, built from their configurations.
+
+    Args:
+        group: below ``configs/model``.
+        names: ``all``, or names with commas; a name may change options: ``NAME:option=value:option=value``.
+    """
     import yaml
     from omegaconf import OmegaConf
 
@@ -112,12 +117,25 @@ def component_factories(group: str, names: str = "all") -> dict[str, Callable[..
     if not wanted:
         raise ConfigError(f"Name at least one backend, or all; known: {', '.join(files)}.")
     factories = {}
-    for name in wanted:
+    for text in wanted:
+        name, *changes = text.split(":")
         if name not in files:
             raise ConfigError(f"There is no backend '{name}'.{did_you_mean(name, files)} Known: {', '.join(files)}.")
         config = OmegaConf.create(yaml.safe_load(files[name].read_text(encoding="utf-8")))
-        factories[name] = build(OmegaConf.to_container(config, resolve=True))
+        options = OmegaConf.to_container(config, resolve=True) | dict(_option(change, text) for change in changes)
+        factories[text] = build(options)
     return factories
+
+
+def _option(change: str, text: str) -> tuple[str, Any]:
+    import yaml
+
+    from mlip.core.errors import ConfigError
+
+    option, equals, value = change.partition("=")
+    if not equals or not option or option.startswith("_"):
+        raise ConfigError(f"Options of a backend are written NAME:option=value, got '{text}'.")
+    return option, yaml.safe_load(value)
 
 
 def show(rows: Sequence[Expressiveness]) -> None:

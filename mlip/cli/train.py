@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
+    from mlip.data.loading import GraphDataset
     from mlip.data.parts import Parts
     from mlip.models.base import AtomisticModel
 
@@ -62,6 +64,7 @@ def train(
         config = _load_config(resume)
     else:
         config = compose("train", overrides or [], config_dir)
+        _choose_losses(config, overrides or [])
         if print_config:
             console.print(OmegaConf.to_yaml(config), markup=False, highlight=False)
             return
@@ -87,7 +90,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     require_complete(config)
     folder = Path(config.run_dir)
     dtype = parse_dtype(config.dtype)
-    losses = build(OmegaConf.to_container(config.loss, resolve=True))
+    losses = _build_losses(config)
     with console.status("reading the data"):
         parts = load_parts(OmegaConf.to_container(config.data, resolve=True))
     _check_labels(parts, losses)
@@ -99,6 +102,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     with console.status("building the graphs"):
         train_set = GraphDataset(parts.train, model.cutoff)
         valid_set = GraphDataset(parts.valid, model.cutoff)
+    _check_shapes(model, train_set, losses)
     if leads and not resume:
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
@@ -159,6 +163,42 @@ def _refuse_existing(folder: Path) -> None:
         )
 
 
+def _choose_losses(config: DictConfig, overrides: list[str]) -> None:
+    """Leave out what an experiment sets for losses that are not chosen; the user's own settings are refused."""
+    from omegaconf import DictConfig, OmegaConf
+
+    from mlip.cli.config_dir import config_dir
+    from mlip.core.errors import ConfigError
+
+    losses = config.get("loss") or {}
+    chosen = [name for name, loss in losses.items() if isinstance(loss, DictConfig) and "_target_" in loss]
+    OmegaConf.set_struct(config, False)
+    for name in [name for name in losses if name not in chosen]:
+        for text in overrides:
+            if re.match(rf"\+*loss\.{re.escape(name)}\b", text):
+                choice = ",".join([*chosen, name])
+                raise ConfigError(f"'{text}' is about the loss '{name}', which is not chosen: add 'loss=[{choice}]'.")
+        del losses[name]
+    OmegaConf.set_struct(config, True)
+    if not chosen:
+        known = sorted(path.stem for path in (config_dir() / "loss").glob("*.yaml"))
+        raise ConfigError(f"No loss is chosen. Choose from {', '.join(known)}, e.g. 'loss=[energy,forces]'.")
+
+
+def _build_losses(config: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    from mlip.core.build import build
+    from mlip.core.errors import ConfigError
+    from mlip.training.losses.base import Loss
+
+    losses = build(OmegaConf.to_container(config.loss, resolve=True))
+    for name, loss in losses.items():
+        if not isinstance(loss, Loss):
+            raise ConfigError(f"loss.{name} must be a loss of mlip, with a _target_, got {loss!r}.")
+    return losses
+
+
 def _check_labels(parts: Parts, losses: dict[str, Any]) -> None:
     from mlip.core.errors import ConfigError
 
@@ -182,6 +222,16 @@ def _check_predictions(model: AtomisticModel, losses: dict[str, Any]) -> None:
                     f"The loss '{name}' needs a model that predicts '{field}', {type(model).__name__} predicts "
                     f"{', '.join(predictable(model))}. Choose another model=… or loss=[…]."
                 )
+
+
+def _check_shapes(model: AtomisticModel, graphs: GraphDataset, losses: dict[str, Any]) -> None:
+    """Evaluate one structure before the run folder is made: the losses refuse predictions that do not fit."""
+    from mlip.nn.derivatives import predict
+
+    smallest = graphs[min(range(len(graphs)), key=graphs.num_edges.__getitem__)]
+    found = predict(model, smallest, {field for loss in losses.values() for field in loss.required})
+    for loss in losses.values():
+        loss(found, smallest)
 
 
 def _fill_statistics(config: DictConfig, parts: Parts) -> None:

@@ -35,7 +35,8 @@ def accuracy(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Ac
 
     The class is the largest score; where the label has a handedness, the sign of the predicted chirality must be
     the same, too. A classifier has to answer: a chirality of exactly zero counts as positive, so that a model
-    which cannot tell mirror images apart is right for one of the two.
+    which cannot tell mirror images apart is right for one of the two. A prediction that is not finite is wrong; a
+    handedness that is NaN is no label.
 
     Args:
         samples: structures with labels.
@@ -50,10 +51,12 @@ def accuracy(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Ac
         if scores is None or np.isnan(scores).any() or "class_scores" not in prediction:
             continue
         total += 1
-        handedness = float(sample.labels.get("chirality", 0.0))
+        handedness = float(sample.labels.get("chirality", np.nan))
+        chirality = float(prediction.get("chirality", 0.0))
+        # The largest of scores with a NaN is that NaN, and a NaN is not positive: both would pass for an answer.
+        finite = bool(np.isfinite(prediction["class_scores"]).all() and np.isfinite(chirality))
         same_shape = int(np.argmax(prediction["class_scores"])) == int(np.argmax(scores))
-        same_hand = True
-        if handedness and "chirality" in prediction:
-            same_hand = (float(prediction["chirality"]) >= 0) == (handedness > 0)
-        right += same_shape and same_hand
+        has_hand = handedness > 0 or handedness < 0
+        same_hand = not (has_hand and "chirality" in prediction) or (chirality >= 0) == (handedness > 0)
+        right += finite and same_shape and same_hand
     return Accuracy(right, total) if total else None

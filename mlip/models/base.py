@@ -28,6 +28,7 @@ class AtomisticModel(ConstantsModule, ABC):
 
     Attributes:
         fields: what ``forward`` returns, names of the field table.
+        silent_fields: fields that are exactly zero whatever the structure (a handedness that nothing reaches).
         symmetry: the group under which predictions transform as the field table says.
         exactly_equivariant: False where a documented approximation (an aliasing grid) breaks it slightly.
         config: the plain configuration it was built from; what a model file stores.
@@ -35,6 +36,7 @@ class AtomisticModel(ConstantsModule, ABC):
     """
 
     fields: tuple[str, ...] = ("energy", "energies")
+    silent_fields: tuple[str, ...] = ()
     symmetry: Symmetry = "O3"
 
     def __init__(self, elements: Sequence[str], cutoff: float) -> None:

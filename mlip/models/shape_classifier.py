@@ -142,14 +142,20 @@ class ShapeClassifier(AtomisticModel):
     ) -> None:
         super().__init__(elements, cutoff)
         hidden = _check_hidden(irreps_hidden)
-        for name, value, least in (("num_classes", num_classes, 2), ("num_layers", num_layers, 1)):
-            if value < least:
-                raise ConfigError(f"ShapeClassifier needs {name} >= {least}, got {value}.")
+        for name, value, least in (
+            ("num_classes", num_classes, 2),
+            ("num_layers", num_layers, 1),
+            ("lmax_edge", lmax_edge, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"ShapeClassifier needs an integer {name} >= {least}, got {value!r}.")
+        if not isinstance(activation, Activation):
+            raise ConfigError(f"activation must be one of mlip.nn.activations, got {activation!r}.")
         if not num_neighbors > 0:
             raise ConfigError(f"ShapeClassifier needs num_neighbors > 0 (the data's average), got {num_neighbors}.")
         irreps = Irreps([(mul, ir) for mul, ir in hidden if ir == SCALAR])
         ends = Irreps([(mul, ir) for mul, ir in hidden if ir.l == 0])
-        self.lmax_edge = int(lmax_edge)
+        self.lmax_edge = lmax_edge
         self.basis = EnvelopedBasis(radial(cutoff=self.cutoff), envelope(cutoff=self.cutoff))
         self.embedding = nn.Parameter(torch.randn(len(self.elements), irreps.dim))
 
@@ -184,6 +190,11 @@ class ShapeClassifier(AtomisticModel):
     def exactly_equivariant(self) -> bool:
         """True: activations act on scalars only."""
         return True
+
+    @property
+    def silent_fields(self) -> tuple[str, ...]:
+        """Fields that are zero for every structure: the chirality where 0o is not reached."""
+        return () if self.handedness is not None else ("chirality",)
 
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
         """Return ``class_scores`` (graphs, num_classes) and ``chirality`` (graphs,), float64."""

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from ase import Atoms
 
+from mlip.core.errors import ConfigError
+from mlip.core.fields import FIELDS
 from mlip.models.base import AtomisticModel
 from mlip.testing import field_checks, suite
 from mlip.testing.measurement import Measurement
-from mlip.testing.structures import molecule, rattled, standard_structures
+from mlip.testing.structures import molecule, rattled, standard_structures, within_reach
 
 
 def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0) -> Iterator[Measurement]:
@@ -19,10 +21,22 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
         model: in any dtype; derivatives and symmetries are checked on a copy in float64.
         structure: the user's own. It is rattled by 0.05 Å, because the forces of a perfect crystal are zero
             by symmetry and errors relative to them would mean nothing.
-        seed: of the generated structures.
+        seed: of the generated structures. They are shrunk where the cutoff is shorter than their bonds.
+
+    Raises:
+        ConfigError: the model declares no field, or one that the field table does not know.
     """
+    unknown = [name for name in model.fields if name not in FIELDS]
+    if unknown or not model.fields:
+        problem = f"the field '{unknown[0]}', which the field table lacks" if unknown else "no fields"
+        raise ConfigError(
+            f"{type(model).__name__} cannot be checked: it declares {problem}. Its attribute 'fields' lists what it "
+            f"predicts, out of: {', '.join(FIELDS)}."
+        )
     exact = suite.double(model)
-    generated = standard_structures(model.elements, seed)
+    generated = {
+        name: within_reach(atoms, model.cutoff) for name, atoms in standard_structures(model.elements, seed).items()
+    }
     own = {} if structure is None else {"your structure": rattled(structure)}
     structures = {**generated, **own}
     if "energy" in model.fields:
@@ -37,6 +51,8 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
         for name, atoms in structures.items():
             yield from field_checks.field_rows(exact, name, atoms)
         yield from field_checks.field_case_rows(exact, structures)
+        yield from field_checks.field_cutoff_rows(exact)
+        yield from field_checks.signal_rows(exact, generated)
 
 
 def aliasing(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0) -> dict[str, float]:

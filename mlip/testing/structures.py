@@ -9,8 +9,12 @@ from ase import Atoms
 from ase.build import bulk as ase_bulk
 from ase.data import atomic_numbers, covalent_radii
 
+from mlip.data.neighbours import neighbour_list
+
 _CLOSEST_IN_CRYSTALS = 2.2
 """Å. Hydrogen's radius would make crystals so dense that an atom has thousands of neighbours."""
+_FARTHEST_NEIGHBOUR = 8.0
+"""Å: no element is so large that an atom of the generated structures has no neighbour within it."""
 
 
 def radius(symbol: str) -> float:
@@ -93,6 +97,26 @@ def standard_structures(elements: Sequence[str], seed: int = 0) -> dict[str, Ato
     }
 
 
+def within_reach(atoms: Atoms, cutoff: float) -> Atoms:
+    """Shrink a generated structure until every atom has a neighbour within two thirds of the cutoff.
+
+    Without edges a model has nothing to do, and no check of it can fail. What is near enough stays as it is.
+
+    Args:
+        atoms: one of the structures above.
+        cutoff: of the model in Å.
+    """
+    i, j, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, _FARTHEST_NEIGHBOUR)
+    distances = np.linalg.norm(atoms.positions[i] + shifts @ atoms.cell.array - atoms.positions[j], axis=1)
+    nearest = np.full(len(atoms), np.inf)
+    np.minimum.at(nearest, j, distances)
+    near = atoms.copy()
+    scale = min(1.0, cutoff / (1.5 * nearest.max()))
+    near.set_cell(scale * atoms.cell.array)
+    near.positions *= scale
+    return near
+
+
 def away_from_cutoff(atoms: Atoms, distances: Callable[[Atoms], np.ndarray], cutoff: float, margin: float) -> Atoms:
     """Rattle a structure until no pair is within ``margin`` (Å) of the cutoff; give up in dense large ones.
 
@@ -127,6 +151,11 @@ def _disturb(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
     atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
     return atoms
+
+
+def distorted(atoms: Atoms, seed: int = 0) -> Atoms:
+    """Return a copy that is strained by 2 % (where it has a cell) and rattled by 0.08 Å: another structure."""
+    return _disturb(atoms.copy(), np.random.default_rng(seed))
 
 
 def rattled(atoms: Atoms, size: float = 0.05) -> Atoms:

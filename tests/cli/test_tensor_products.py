@@ -247,3 +247,21 @@ def test_degrees() -> None:
     for text in ("", "-1", "a", "1-", "1--2", "2-1"):
         with pytest.raises(ConfigError):
             parse_degrees(text)
+
+
+def test_options_of_a_backend_are_part_of_its_name(tmp_path: Path) -> None:
+    words = ["--lmax", "1", "--channels", "2", "--rows", "4", "--rounds", "1", "--passes", "forward"]
+    names = "gaunt_grid,gaunt_grid:quadrature=gauss_legendre"
+    result = CliRunner().invoke(
+        app, ["bench", "tensor-products", *words, "--backends", names, "--out", str(tmp_path / "b")]
+    )
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "b" / "results.csv").open() as lines:
+        assert {row["backend"] for row in csv.DictReader(lines)} == {"e3nn", *names.split(",")}
+    for wrong, words in (
+        ("gaunt_grid:quadratur=lebedev", "has no option 'quadratur'"),
+        ("gaunt_grid:x", "NAME:option=value"),
+    ):
+        result = CliRunner().invoke(app, ["bench", "tensor-products", "--backends", wrong])
+        assert result.exit_code == 1
+        assert words in " ".join(result.output.split())

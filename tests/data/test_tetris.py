@@ -86,9 +86,17 @@ def test_is_reproducible_and_pickles() -> None:
     assert len(TetrisDataset(rotations=0)) == 8
 
 
-@pytest.mark.parametrize("options", [{"rotations": -1}, {"spacing": 0.0}, {"element": "Qq"}, {"element": "X"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"rotations": wrong} for wrong in (-1, 1.5, "x", None)),
+        *({"seed": wrong} for wrong in (-1, 0.5, "x")),
+        *({"spacing": wrong} for wrong in (0.0, float("nan"), "abc")),
+        *({"element": wrong} for wrong in ("Qq", "X", 1)),
+    ],
+)
 def test_mistakes(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} must be"):
         TetrisDataset(**options)
 
 

@@ -38,6 +38,22 @@ def test_wrong_hand_wrong_shape_and_noise_on_what_has_no_hand() -> None:
     assert accuracy(SAMPLES, predictions) == Accuracy(6, 8)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("field", ["class_scores", "chirality"])
+def test_a_prediction_that_is_not_finite_is_wrong(field: str, value: float) -> None:
+    predictions = right_predictions()
+    for prediction in predictions:
+        prediction[field] = np.full_like(prediction[field], value)
+    assert accuracy(SAMPLES, predictions) == Accuracy(0, 8)
+
+
+def test_a_handedness_that_is_nan_is_no_label() -> None:
+    samples = list(TetrisDataset(rotations=0))
+    for sample in samples[:2]:
+        sample.labels["chirality"] = np.array(np.nan)
+    assert accuracy(samples, right_predictions()) == Accuracy(8, 8)
+
+
 def test_only_what_is_labelled_and_predicted_counts() -> None:
     samples = list(TetrisDataset(rotations=0))
     del samples[1].labels["class_scores"]

@@ -101,6 +101,8 @@ def test_shipped_configuration(name: str) -> None:
         for kind in ("molecule", "slab"):
             check(field_checks.field_rows(model, kind, structures[kind]))
         check(field_checks.field_case_rows(model, structures))
+        check(field_checks.field_cutoff_rows(model))
+        check(field_checks.signal_rows(model, structures))
     if "energy" not in model.fields:
         return
     check(suite.symmetry_rows(model, "crystal", structures["crystal"]))

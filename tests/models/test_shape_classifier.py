@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -15,13 +16,16 @@ from mlip.core.errors import ConfigError
 from mlip.core.fields import FIELDS, Field
 from mlip.data.build_graph import build_graph
 from mlip.data.graph import AtomGraph
-from mlip.models.base import AtomisticModel
+from mlip.models.base import AtomisticModel, graph_index
 from mlip.models.build import build_model
 from mlip.nn.derivatives import predict, predictable
+from mlip.nn.edge_vectors import edge_vectors
+from mlip.ops.envelope.polynomial import Polynomial
 from mlip.testing.evaluate import evaluate
-from mlip.testing.field_checks import field_case_rows, field_rows, turned
+from mlip.testing.field_checks import field_case_rows, field_cutoff_rows, field_rows, signal_rows, turned
+from mlip.testing.measurement import Measurement
 from mlip.testing.report import aliasing, examine
-from mlip.testing.structures import molecule, standard_structures
+from mlip.testing.structures import distorted, molecule, standard_structures, within_reach
 from mlip.testing.symmetry import random_orthogonal, transformed
 from tests.components import component_names, compose_model, random_model
 
@@ -42,7 +46,7 @@ def model(request: pytest.FixtureRequest) -> AtomisticModel:
 def test_predictions_transform_as_the_field_table_says(model: AtomisticModel) -> None:
     structures = standard_structures(model.elements, seed=1)
     rows = [row for name in ("molecule", "crystal") for row in field_rows(model, name, structures[name])]
-    rows += field_case_rows(model, structures)
+    rows += [*field_case_rows(model, structures), *field_cutoff_rows(model), *signal_rows(model, structures)]
     wrong = [f"{row.name}: {row.value:.1e} > {row.tolerance:.0e}" for row in rows if not row.passed]
     assert not wrong, wrong
 
@@ -106,15 +110,18 @@ def test_doctor_examines_what_there_is() -> None:
 class Broken(AtomisticModel):
     """A classifier with one fault of choice."""
 
-    fields = ("class_scores", "chirality")
     exactly_equivariant = True
 
     def __init__(self, fault: str) -> None:
         super().__init__(["H", "C"], 4.0)
         self.inner, self.fault = classifier("clebsch_gordan_dense"), fault
+        self.fields = ("class_scores", "chirality")
+        self.silent_fields = ("chirality",) if fault == "declared zero" else ()
 
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
         found = dict(self.inner(graph))
+        batch, num_graphs = graph_index(graph), len(graph.cell)
+        edges = torch.bincount(batch[graph.edge_index[1]], minlength=num_graphs).double()
         if self.fault == "rotation and inversion":
             found["chirality"] = found["chirality"].abs()
         if self.fault == "translation":
@@ -131,22 +138,118 @@ class Broken(AtomisticModel):
             graph.positions.mul_(1.0001)
         if self.fault == "one atom, no edges" and not graph.edge_index.shape[1]:
             found["class_scores"] = found["class_scores"] * float("nan")
-        if self.fault == "all predictions are the same":
-            found = {name: torch.ones_like(value) for name, value in found.items()}
+        if self.fault == "wrapping":
+            found["class_scores"] = found["class_scores"] + (graph.positions[0] - graph.positions[-1]).norm()
+        if self.fault == "class_scores at the cutoff":
+            found["class_scores"] = found["class_scores"] + 1e-4 * edges[:, None]
+        if self.fault == "chirality at the cutoff":
+            found["chirality"] = found["chirality"] * (1 + 1e-3 * edges)
+        if self.fault == "slope of chirality at the cutoff":
+            owner = batch[graph.edge_index[1]]
+            vectors = edge_vectors(graph.positions, graph.cell, graph.cell_shifts, *graph.edge_index, owner)
+            near = torch.zeros_like(edges).index_add(0, owner, 4.0 - vectors.norm(dim=1))
+            found["chirality"] = found["chirality"] * (1 + 1e-2 * near)
+        if self.fault == "signal: class_scores":
+            found["class_scores"] = torch.ones_like(found["class_scores"])
+        if self.fault == "signal: chirality":
+            found["chirality"] = torch.zeros_like(found["chirality"])
+        if self.fault == "signal (slab)":
+            flat = (graph.pbc.sum(dim=1) == 2).double()
+            found = {"class_scores": found["class_scores"] * (1 - flat)[:, None], "chirality": flat * 0.0}
         return found
+
+
+class Energies(AtomisticModel):
+    """Energies of the atoms without their sum, or fields of zeros."""
+
+    exactly_equivariant = True
+
+    def __init__(self, fields: tuple[str, ...], size: float) -> None:
+        super().__init__(["H", "C"], 4.0)
+        self.fields = fields
+        self.size = torch.nn.Parameter(torch.tensor(size, dtype=torch.float64))
+
+    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+        steps = graph.positions[graph.edge_index[0]] - graph.positions[graph.edge_index[1]]
+        # Without the cell shifts: wrong for what is periodic.
+        far = torch.zeros_like(graph.positions[:, 0]).index_add(0, graph.edge_index[1], steps.norm(dim=1))
+        values = {"energies": far, "positions": torch.zeros_like(graph.positions)}
+        return {name: self.size.double() * values[name] for name in self.fields}
 
 
 @pytest.mark.parametrize(
     "fault",
     ["rotation and inversion", "translation", "permutation", "supercell", "batch = single", "float32",
-     "input unchanged", "one atom, no edges", "all predictions are the same"],
+     "input unchanged", "one atom, no edges", "wrapping", "class_scores at the cutoff", "chirality at the cutoff",
+     "slope of chirality at the cutoff", "signal: class_scores", "signal: chirality", "signal (slab)", "declared zero"],
 )  # fmt: skip
 def test_checks_find_the_fault(fault: str) -> None:
     structures = standard_structures(["H", "C"])
     broken = Broken(fault)
     rows = [*field_rows(broken, "crystal", structures["crystal"]), *field_rows(broken, "slab", structures["slab"])]
     rows += [*field_rows(broken, "molecule", structures["molecule"]), *field_case_rows(broken, structures)]
+    rows += [*field_cutoff_rows(broken), *signal_rows(broken, structures)]
     assert any(row.name.startswith(fault) and not row.passed for row in rows)
+
+
+def failures(rows: Iterable[Measurement]) -> list[str]:
+    return [row.name for row in rows if not row.passed]
+
+
+@pytest.mark.parametrize("backend", ["clebsch_gordan_dense", "gaunt_grid"])
+def test_a_model_without_an_envelope_jumps(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = (*SMALL, f"model/tensor_product={backend}", "model/radial=gaussian")
+    model = random_model(compose_model("shape_classifier", *choice), size=0.1)
+    assert not failures(field_cutoff_rows(model))
+    monkeypatch.setattr(Polynomial, "forward", lambda self, r: (r < self.cutoff).to(r.dtype))
+    assert f"{model.fields[0]} at the cutoff" in failures(examine(model))
+    assert {name.split()[-4] for name in failures(field_cutoff_rows(model))} == {*model.fields} - {*model.silent_fields}
+
+
+def test_bessel_functions_without_an_envelope_have_a_kink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are zero at the cutoff, their slopes are not."""
+    model = classifier("clebsch_gordan_dense")
+    monkeypatch.setattr(Polynomial, "forward", lambda self, r: (r < self.cutoff).to(r.dtype))
+    found = failures(field_cutoff_rows(model))
+    assert {"slope of class_scores at the cutoff", "slope of chirality at the cutoff"} <= {*found}
+
+
+def test_nothing_that_proves_nothing_passes() -> None:
+    """A prediction of zeros, a field that is half of a potential, no fields, a NaN in the second field."""
+    assert "signal: positions" in failures(examine(Energies(("positions",), 0.0)))
+    found = failures(examine(Energies(("energies",), 1.0)))
+    assert "wrapping (crystal)" in found
+    assert "energies at the cutoff" in found
+    assert "signal: energies" not in found
+    with pytest.raises(ConfigError, match="declares no fields"):
+        list(examine(Energies((), 1.0)))
+    with pytest.raises(ConfigError, match="'charges', which the field table lacks"):
+        list(examine(Energies(("charges",), 1.0)))
+    rows = [row for row in examine(Energies(("energies",), float("nan"))) if not row.name.startswith("input")]
+    assert not any(row.passed for row in rows)
+
+
+@pytest.mark.parametrize("elements", [["H"], ["H", "C"], ["Cs"]])
+def test_generated_structures_have_edges_at_any_cutoff(elements: list[str]) -> None:
+    for cutoff in (0.5, 2.0):
+        for atoms in standard_structures(elements).values():
+            near = within_reach(atoms, cutoff)
+            edges = build_graph(near, cutoff).edge_index
+            assert len(edges[1].unique()) == len(atoms)
+            assert near.get_scaled_positions() == pytest.approx(atoms.get_scaled_positions()) or not atoms.pbc.any()
+    atoms = standard_structures(["H", "C", "O"])["crystal"]
+    assert np.array_equal(within_reach(atoms, 4.0).positions, atoms.positions)
+
+
+def test_doctor_of_the_shipped_size_sees_every_structure() -> None:
+    """At a cutoff near that of experiment=tetris a structure of usual distances has no edges."""
+    model = random_model(compose_model("shape_classifier", *SMALL, "model.cutoff=1.5"), size=0.1)
+    crystal = standard_structures(model.elements)["crystal"]
+    assert not build_graph(distorted(crystal), model.cutoff).edge_index.shape[1]
+    assert "signal (crystal)" in failures(signal_rows(model, {"crystal": crystal}))
+    rows = list(examine(model))
+    assert not failures(rows)
+    assert {"signal (crystal)", "signal (skewed cell)", "signal (slab)"} <= {row.name for row in rows}
 
 
 def test_fields_of_any_rank_turn() -> None:
@@ -168,6 +271,10 @@ def test_fields_of_any_rank_turn() -> None:
         ("model.irreps_hidden=8x", "cannot be read"),
         ("model.num_layers=0", "num_layers >= 1"),
         ("model.num_classes=1", "num_classes >= 2"),
+        ("model.num_classes=7.5", "integer num_classes"),
+        ("model.lmax_edge=-1", "lmax_edge >= 0, got -1"),
+        ("model.lmax_edge=1.5", "integer lmax_edge"),
+        ("model.activation=null", "activation must be"),
         ("model.num_neighbors=0", "num_neighbors > 0"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from mlip.core.errors import ConfigError
+from mlip.core.errors import ConfigError, ShapeError
 from mlip.data.graph import AtomGraph
 from mlip.training.losses.energy import EnergyLoss
 from mlip.training.losses.field import FieldLoss
@@ -104,6 +104,17 @@ def test_field_loss_of_any_label():
     assert found.item() == pytest.approx((0.25 + 0.04) / 2)
     with pytest.raises(ConfigError, match="Did you mean 'chirality'"):
         FieldLoss("chiralty", weight=1.0, penalty=L2())
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_prediction_of_another_shape_is_refused_even_if_it_broadcasts(columns):
+    batch = Batch.from_data_list([graph(2, 0), graph(5, 1)])
+    batch.class_scores = torch.zeros(2, 2, dtype=torch.float64)
+    loss = FieldLoss("class_scores", weight=1.0, penalty=L2())
+    with pytest.raises(ShapeError, match=rf"'class_scores' of shape \(2, {columns}\).*shape \(2, 2\)"):
+        loss({"class_scores": torch.zeros(2, columns, dtype=torch.float64)}, batch)
+    with pytest.raises(ShapeError, match="'energy'"):
+        EnergyLoss(weight=1.0, penalty=L2())({"energy": batch.energy[:, None]}, batch)
 
 
 def test_weight_schedule():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from e3nn.o3 import Irrep
 from torch_geometric.data import Batch
 from typer.testing import CliRunner
@@ -78,9 +79,7 @@ def largest_pair_difference(predictions: list[dict[str, np.ndarray]]) -> float:
     return max(float(np.abs(right["class_scores"] - left["class_scores"]).max()) for right, left in pairs)
 
 
-@pytest.mark.parametrize("backend", ["clebsch_gordan_dense", "vector_grid"])
-def test_products_with_antisymmetric_paths_learn_all_pieces(backend: str) -> None:
-    model = trained(backend, epochs=80)
+def check_all_pieces_are_learnt(model: AtomisticModel) -> None:
     found, predictions = examined(model)
     assert found == Accuracy(8 * ROTATIONS, 8 * ROTATIONS)
     labels = np.array([sample.labels["chirality"] for sample in SAMPLES])
@@ -88,8 +87,13 @@ def test_products_with_antisymmetric_paths_learn_all_pieces(backend: str) -> Non
     assert largest_pair_difference(predictions) < 1e-10
 
 
+@pytest.mark.slow
+def test_vector_signals_learn_all_pieces() -> None:
+    check_all_pieces_are_learnt(trained("vector_grid", epochs=80))
+
+
 def test_natural_parity_gaunt_learns_all_but_the_mirror_pair() -> None:
-    model = trained("gaunt_grid")
+    model = trained("gaunt_grid", epochs=120)
     found, predictions = examined(model)
     assert found == Accuracy(7 * ROTATIONS, 8 * ROTATIONS)
     assert all(p["chirality"] == 0.0 for p in predictions)
@@ -109,7 +113,11 @@ def test_every_backend_learns_what_its_parity_allows(backend: str) -> None:
     assert sees_hands or all(p["chirality"] == 0.0 for p in predictions)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    # Those that choose by measurement take seconds for it.
+    "backend",
+    [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("auto") else []) for name in BACKENDS],
+)
 def test_every_backend_builds_steps_and_keeps_the_symmetry_of_the_pair(backend: str) -> None:
     config = settings(backend)
     model = build_model(config["model"], dtype=torch.float64)
@@ -135,8 +143,9 @@ def test_every_backend_builds_steps_and_keeps_the_symmetry_of_the_pair(backend: 
         assert not hands.any()
 
 
-def test_a_run_says_how_many_pieces_it_recognises() -> None:
-    text = train("max_epochs=60", "validate_every=60")
+def test_clebsch_gordan_products_learn_all_pieces_and_the_run_says_so() -> None:
+    text = train("max_epochs=60", "validate_every=60", "dtype=float64")
+    check_all_pieces_are_learnt(load_model("runs/tetris/model.safetensors"))
     assert "validation: 8/8 structures classified correctly" in text
     assert "chirality" in text
     record = json.loads(Path("runs/tetris/run.json").read_text(encoding="utf-8"))
@@ -167,7 +176,16 @@ def test_a_run_says_how_many_pieces_it_recognises() -> None:
     ("words", "message"),
     [
         (["model=facet"], "The data have no forces"),
+        (["loss=[energy,class_scores]"], "The loss 'energy' needs the label 'energy'"),
         (["loss=[energy]"], "The loss 'energy' needs the label 'energy'"),
+        (["loss=[]"], "No loss is chosen"),
+        (["loss=[chirality]", "loss.class_scores.weight=2"], "not chosen: add 'loss=[chirality,class_scores]'"),
+        (["+loss.forces.weight=3"], "about the loss 'forces', which is not chosen"),
+        (["model.num_classes=5"], "predicts 'class_scores' of shape (1, 5), its labels have the shape (1, 7)"),
+        (["model.activation=null"], "activation must be"),
+        (["model.lmax_edge=-1"], "lmax_edge >= 0"),
+        (["model/many_body=gaunt_grid"], "The chosen model has no component 'many_body'; it has: tensor_product"),
+        (["model/many_body=gaunt_grid", "model/head=energy"], "no component 'many_body'"),
         (["data.dataset.element=Qq"], "element must be a chemical symbol"),
         (["model.irreps_hidden=8x1o"], "hold scalars 0e"),
     ],
@@ -177,3 +195,12 @@ def test_mistakes(words: list[str], message: str) -> None:
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
     assert not Path("runs").exists()
+
+
+def test_the_experiments_weight_of_a_loss_that_is_not_chosen_is_left_out() -> None:
+    result = CliRunner().invoke(app, ["train", "experiment=tetris", "loss=[chirality]", "--print-config"])
+    assert result.exit_code == 0, result.output
+    loss = yaml.safe_load(result.output)["loss"]
+    assert list(loss) == ["chirality"]
+    result = CliRunner().invoke(app, ["train", "experiment=silicon", "loss=[forces]", "--print-config"])
+    assert list(yaml.safe_load(result.output)["loss"]) == ["forces"]

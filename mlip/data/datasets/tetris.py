@@ -51,12 +51,14 @@ class TetrisDataset(Dataset):
     citation = "after the example of e3nn (arXiv 2207.09453)"
 
     def __init__(self, rotations: int = 1, seed: int = 0, element: str = "H", spacing: float = 1.0) -> None:
-        if rotations < 0:
-            raise ConfigError(f"rotations must be 0 or more turned copies of every piece, got {rotations}.")
-        if not 0 < spacing < float("inf"):
-            raise ConfigError(f"spacing must be a positive number of Å, got {spacing}.")
-        if not atomic_numbers.get(element):
-            raise ConfigError(f"element must be a chemical symbol such as H, got '{element}'.")
+        if not isinstance(rotations, int) or rotations < 0:
+            raise ConfigError(f"rotations must be 0 or more turned copies of every piece, got {rotations!r}.")
+        if not isinstance(seed, int) or seed < 0:
+            raise ConfigError(f"seed must be an integer, 0 or more, got {seed!r}.")
+        if not isinstance(spacing, int | float) or not 0 < spacing < float("inf"):
+            raise ConfigError(f"spacing must be a positive number of Å, got {spacing!r}.")
+        if not isinstance(element, str) or not atomic_numbers.get(element):
+            raise ConfigError(f"element must be a chemical symbol such as H, got {element!r}.")
         self.units = {"length": "Angstrom"}
         self.element, self.spacing = element, float(spacing)
         # Quaternions of normal numbers are uniform over the rotations.

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from mlip.core.errors import ConfigError
+from mlip.core.errors import ConfigError, ShapeError
 from mlip.data.graph import AtomGraph
 from mlip.training.losses.penalties import Penalty
 from mlip.training.losses.weights import WeightSchedule, constant
@@ -36,7 +36,18 @@ class Loss(nn.Module, ABC):
         """Return the errors, NaN where there is no label."""
 
     def forward(self, predictions: dict[str, Tensor], graph: AtomGraph) -> Tensor:
-        """Return the unweighted mean penalty, zero (with zero gradient) where nothing is labelled."""
+        """Return the unweighted mean penalty, zero (with zero gradient) where nothing is labelled.
+
+        Raises:
+            ShapeError: a prediction and its label differ in shape; torch might broadcast them to wrong errors.
+        """
+        for field in self.required:
+            found, wanted = tuple(predictions[field].shape), tuple(graph[field].shape)
+            if found != wanted:
+                raise ShapeError(
+                    f"The model predicts '{field}' of shape {found}, its labels have the shape {wanted}: "
+                    "the model and the data must agree on it."
+                )
         # The mask comes from the labels, so that a prediction that is NaN never passes for a missing label.
         labelled = ~torch.isnan(getattr(graph, self.required[0]))
         errors = self.errors(predictions, graph)
