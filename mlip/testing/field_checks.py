@@ -38,11 +38,6 @@ def checked_fields(model: AtomisticModel) -> list[str]:
     return [name for name in model.fields if name not in elsewhere]
 
 
-def silent_fields(model: AtomisticModel) -> tuple[str, ...]:
-    """Return the fields that a model declares to be zero for every structure (its attribute ``silent_fields``)."""
-    return tuple(getattr(model, "silent_fields", ()))
-
-
 def turned(value: np.ndarray, field: Field, matrix: np.ndarray) -> np.ndarray:
     """Return a field of the structure that an orthogonal matrix maps the structure to.
 
@@ -181,7 +176,7 @@ def signal_rows(model: AtomisticModel, structures: Mapping[str, Atoms]) -> Itera
         model: in float64.
         structures: with edges.
     """
-    fields, silent = checked_fields(model), silent_fields(model)
+    fields, silent = checked_fields(model), model.silent_fields
     plain = {name: evaluate(model, atoms, fields) for name, atoms in structures.items()}
     moved = {name: evaluate(model, distorted(atoms), fields) for name, atoms in structures.items()}
     seen = {

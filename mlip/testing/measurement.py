@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+
+def worst(*errors: float) -> float:
+    """Return the largest error; NaN if there is one, which Python's ``max`` may lose."""
+    return float(np.max(errors))
+
 
 @dataclass(frozen=True)
 class Measurement:

@@ -11,6 +11,7 @@ from mlip.data.build_graph import build_graph
 from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import predict, predictable
 from mlip.testing.evaluate import evaluate, force_scale, largest, rms
+from mlip.testing.measurement import worst
 
 
 def random_orthogonal(seed: int, proper: bool) -> np.ndarray:
@@ -48,7 +49,7 @@ def equivariance_errors(model: AtomisticModel, atoms: Atoms, num_rotations: int 
         stress.append(matrix.T @ turned["stress"] @ matrix - plain["stress"])
     scale = rms(plain["stress"])
     return {
-        "energy": float(max(energy)),
+        "energy": worst(*energy),
         "forces": rms(np.array(forces)) / force_scale(plain["forces"]),
         "stress": rms(np.array(stress)) / scale if scale else largest(np.array(stress)),
     }
@@ -87,7 +88,7 @@ def supercell_error(model: AtomisticModel, atoms: Atoms) -> float:
     plain, double = evaluate(model, atoms, fields), evaluate(model, atoms.repeat(repeats), fields)
     expected = {"energy": 2 * plain["energy"], "forces": np.tile(plain["forces"], (2, 1))}
     stress = largest(double["stress"] - plain["stress"]) / (largest(plain["stress"]) or 1.0)
-    return max(stress, _difference(expected, double, plain["forces"]))
+    return worst(stress, _difference(expected, double, plain["forces"]))
 
 
 def separation_error(model: AtomisticModel, atoms: Atoms) -> float:
@@ -119,7 +120,7 @@ def batch_error(model: AtomisticModel, structures: list[Atoms]) -> float:
     found = {name: value.cpu().numpy() for name, value in together.items()}
     stress = np.array([one["stress"] for one in single])
     error = largest(found["stress"] - stress) / (largest(stress) or 1.0)
-    return max(error, _difference(expected, found, expected["forces"]))
+    return worst(error, _difference(expected, found, expected["forces"]))
 
 
 def changed_inputs(model: AtomisticModel, atoms: Atoms) -> int:
@@ -139,5 +140,5 @@ def _difference(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], f
     atoms = max(1, len(found["forces"]))
     # Total energies of 10⁵ eV carry rounding of 1e-11 eV, which is not the model's fault.
     rounding = 1e-14 * largest(expected["energy"])
-    energy = max(0.0, largest(found["energy"] - expected["energy"]) - rounding) / atoms
-    return max(largest(found["forces"] - expected["forces"]), energy) / scale
+    energy = worst(0.0, largest(found["energy"] - expected["energy"]) - rounding) / atoms
+    return worst(largest(found["forces"] - expected["forces"]), energy) / scale

@@ -18,7 +18,7 @@ from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
 from mlip.testing import field_checks, finite_differences, suite, symmetry
 from mlip.testing.evaluate import evaluate
-from mlip.testing.measurement import Measurement
+from mlip.testing.measurement import Measurement, worst
 from mlip.testing.structures import dimer, isolated_atom, molecule, standard_structures
 from tests.components import ENERGIES, SMALL, component_names, compose_model, random_model, small_facet
 
@@ -264,3 +264,11 @@ def test_unwrapped_and_far_away_atoms_lose_no_digits() -> None:
     moved.positions += 1e5
     near, far = evaluate(model, atoms)["forces"], evaluate(model, moved)["forces"]
     assert np.abs(near - far).max() < 1e-5 * np.abs(near).max()
+
+
+def test_a_nan_is_not_lost_among_numbers() -> None:
+    """Python's max drops a NaN that does not come first."""
+    assert np.isnan(worst(0.0, float("nan"), 1.0))
+    found = {"energy": np.array(float("nan")), "forces": np.zeros((2, 3))}
+    expected = {"energy": np.array(0.0), "forces": np.ones((2, 3))}
+    assert np.isnan(symmetry._difference(expected, found, expected["forces"]))
