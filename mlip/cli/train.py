@@ -228,6 +228,9 @@ def _check_shapes(model: AtomisticModel, graphs: GraphDataset, losses: dict[str,
     """Evaluate one structure before the run folder is made: the losses refuse predictions that do not fit."""
     from mlip.nn.derivatives import predict
 
+    if not len(graphs):
+        # Training refuses this in a sentence of its own.
+        return
     smallest = graphs[min(range(len(graphs)), key=graphs.num_edges.__getitem__)]
     found = predict(model, smallest, {field for loss in losses.values() for field in loss.required})
     for loss in losses.values():
