@@ -132,7 +132,7 @@ class SignalProduct(TensorProduct):
         self.irreps_out = Irreps([(1, ir) for ir in irreps_kept])
 
     def _measure(self) -> None:
-        """Compute ``power`` by multiplying all pairs of basis vectors."""
+        """Compute ``power`` from the product itself, without scales."""
         self.dims = [sum(c.ir.dim for c in side) for side in self.sides]
         self.prepare(torch.ones(self.dims[2], dtype=torch.float64))
         self.power = self.coupling_power()
