@@ -12,7 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlip.data.sample import Sample
+    from mlip.data.loading import GraphDataset
+    from mlip.data.subset import Subset as Samples
     from mlip.evaluation.metrics import ErrorStatistics
     from mlip.models.base import AtomisticModel
 
@@ -59,7 +60,6 @@ def evaluate(
     from rich.console import Console
 
     from mlip.cli.compose import compose, to_plain
-    from mlip.data.content_hash import content_hash
     from mlip.evaluation.accuracy import accuracy
     from mlip.evaluation.metrics import ErrorStatistics
     from mlip.evaluation.report import write_report
@@ -80,7 +80,7 @@ def evaluate(
         "subset": subset.value,
         "excluded": str(exclude) if exclude else None,
         "structures": len(samples),
-        "sha256": content_hash(samples),
+        "sha256": samples.content_hash,
         "dtype": str(potential.dtype).removeprefix("torch."),
         "device": str(potential.device),
     }
@@ -140,29 +140,34 @@ def _claim(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _select(data: dict[str, Any], subset: Subset, exclude: Path | None) -> list[Sample]:
-    """Read the structures that were asked for."""
+def _select(data: dict[str, Any], subset: Subset, exclude: Path | None) -> Samples:
+    """Find the structures that were asked for."""
+    import numpy as np
+
     from mlip.core.errors import DataError
+    from mlip.data.content_hash import geometry_hash
     from mlip.data.datasets.extxyz_frames import read_frames
     from mlip.data.parts import load_dataset, load_parts
-    from mlip.data.splits import geometry_hash
+    from mlip.data.subset import Subset as Samples
+    from mlip.data.subset import as_subset
 
-    samples = list(load_dataset(data)) if subset is Subset.all else getattr(load_parts(data), subset.value)
+    samples = as_subset(load_dataset(data)) if subset is Subset.all else getattr(load_parts(data), subset.value)
     if exclude is not None:
-        unwanted = {geometry_hash(atoms) for atoms in read_frames(exclude)}
-        samples = [sample for sample in samples if geometry_hash(sample.atoms) not in unwanted]
+        unwanted = np.array([geometry_hash(atoms) for atoms in read_frames(exclude)], dtype=np.uint64)
+        samples = Samples(samples.dataset, samples.indices[~np.isin(samples.geometry_digests, unwanted)])
     if not samples:
         raise DataError(f"The part '{subset.value}' of the data holds no structure: set data.split.{subset.value}.")
     return samples
 
 
-def _labels(samples: Sequence[Sample], model: AtomisticModel) -> list[str]:
+def _labels(samples: Samples, model: AtomisticModel) -> list[str]:
     """Return the labels that the model predicts and some structure has."""
     from mlip.core.errors import DataError
     from mlip.core.fields import LABELS
     from mlip.nn.derivatives import predictable
 
-    there = [label for label in LABELS if any(label in sample.labels for sample in samples)]
+    fields = samples.fields()
+    there = [label for label in LABELS if label in fields]
     common = [label for label in there if label in predictable(model)]
     if not common:
         raise DataError(
@@ -172,22 +177,20 @@ def _labels(samples: Sequence[Sample], model: AtomisticModel) -> list[str]:
     return common
 
 
-def _warn_if_trained_on(samples: Sequence[Sample], model: AtomisticModel, console: Console) -> None:
-    from mlip.data.content_hash import content_hash
-
+def _warn_if_trained_on(samples: Samples, model: AtomisticModel, console: Console) -> None:
     data = model.metadata.get("data")
     trained = data.get("train") if isinstance(data, dict) else None
-    if isinstance(trained, dict) and trained.get("sha256") == content_hash(samples):
+    if isinstance(trained, dict) and trained.get("sha256") == samples.content_hash:
         console.print("[yellow]Warning:[/yellow] the model was trained on exactly these structures.")
 
 
 def _predict(
     model: AtomisticModel,
-    samples: Sequence[Sample],
+    samples: Samples,
     statistics: ErrorStatistics,
     max_edges: int,
     console: Console,
-) -> tuple[list[Any], list[Any]]:
+) -> tuple[GraphDataset, list[Any]]:
     """Return graphs and predictions, with a progress bar on a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -201,7 +204,7 @@ def _predict(
         except StructureError as error:
             raise StructureError(f"{sample.source}: {error}") from error
     with console.status("building the graphs"):
-        graphs = list(GraphDataset(samples, model.cutoff))
+        graphs = GraphDataset(samples, model.cutoff)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=len(graphs))

@@ -131,8 +131,8 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
 
 
 _RUN_SETTINGS = (
-    "max_epochs", "batch_edges", "batch_graphs", "validate_every", "checkpoint_every", "ema_decay", "patience",
-    "seed", "num_workers",
+    "max_epochs", "batch_edges", "batch_graphs", "batch_atoms", "bucket", "validate_every", "checkpoint_every",
+    "ema_decay", "patience", "seed", "num_workers",
 )  # fmt: skip
 
 

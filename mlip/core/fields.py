@@ -7,7 +7,8 @@ row here.
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["graph", "atom", "edge"]
+Level = Literal["graph", "atom", "edge", "orbital_pair"]
+Kind = Literal["float", "int", "bool"]
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,13 @@ class Field:
 
     Attributes:
         name: key in graphs, predictions and labels.
-        level: what the first dimension counts.
+        level: what the first dimension counts; of an ``orbital_pair`` field the first two count orbitals.
         shape: shape of one item, e.g. ``(3,)`` for a vector per atom; None is a dimension that the data decide.
         unit: unit inside the package.
         rank: Cartesian rank, which says how it turns with the structure (0 scalar, 1 vector, 2 tensor).
         extensive: whether the value of two separated copies is twice the value of one.
         pseudo: whether inversion brings a further factor of -1: a handedness, not a scalar.
+        kind: of number.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Field:
     rank: int = 0
     extensive: bool = False
     pseudo: bool = False
+    kind: Kind = "float"
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether one item may have this shape."""
@@ -46,6 +49,15 @@ _TABLE = (
     Field("stress", "graph", (3, 3), "eV/Å³", rank=2),
     Field("class_scores", "graph", (None,), "1"),
     Field("chirality", "graph", (), "1", pseudo=True),
+    Field("magmoms", "atom", (), "μB"),
+    Field("hamiltonian", "orbital_pair", (), "Hartree"),
+    Field("initial_hamiltonian", "orbital_pair", (), "Hartree"),
+    Field("overlap", "orbital_pair", (), "1"),
+    Field("relaxed_positions", "atom", (3,), "Å", rank=1),
+    Field("charge", "graph", (), "e", extensive=True, kind="int"),
+    Field("spin", "graph", (), "1", kind="int"),
+    Field("tags", "atom", (), "1", kind="int"),
+    Field("fixed", "atom", (), "1", kind="bool"),
     Field("positions", "atom", (3,), "Å", rank=1),
     Field("atomic_numbers", "atom", (), "1"),
     Field("cell", "graph", (3, 3), "Å", rank=1),
@@ -56,8 +68,18 @@ _TABLE = (
 FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}
 """Every known field by name."""
 
-LABELS: tuple[str, ...] = ("energy", "forces", "stress", "class_scores", "chirality")
+LABELS: tuple[str, ...] = ("energy", "forces", "stress", "class_scores", "chirality", "magmoms")
 """Fields a data set may label and a loss may ask for."""
+
+MATRICES: tuple[str, ...] = ("hamiltonian", "initial_hamiltonian", "overlap")
+"""Matrices over orbitals that a data set may hold, in the order of `mlip.data.orbitals`."""
+
+INPUTS: tuple[str, ...] = ("charge", "spin", "tags", "fixed")
+"""What a structure is besides its atoms: total charge, multiplicity 2S + 1, OC20's tags (0 below the surface,
+1 surface, 2 adsorbate), atoms held fixed. Inputs of a model, never targets."""
+
+DATA_FIELDS: tuple[str, ...] = (*LABELS, *MATRICES, "relaxed_positions", *INPUTS)
+"""Everything that a data set may state about a structure."""
 
 DERIVED: dict[str, str] = {"forces": "energy", "stress": "energy"}
 """Fields that are derivatives, and of what: no model returns them, every model with the field on the right has them."""

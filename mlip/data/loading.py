@@ -3,88 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch.utils.data
 from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
-from mlip.core.errors import CheckpointError, DataError, StructureError
-from mlip.core.fields import FIELDS
-from mlip.data.build_graph import build_graph
-from mlip.data.content_hash import content_hash
-from mlip.data.graph import AtomGraph
-from mlip.data.sample import Sample
+from mlip.core.errors import CheckpointError
+from mlip.data.graph_dataset import GraphDataset
 from mlip.data.sampling import EdgeBudgetSampler
 
-
-class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
-    """The graphs of some samples, in memory.
-
-    All graphs have the same labels; what a sample is not labelled with is NaN.
-
-    Args:
-        samples: structures and labels.
-        cutoff: Å.
-        progress: called with (done, total) while graphs are built.
-
-    Attributes:
-        labels: names of the labels.
-        num_edges: edges of each graph.
-        content_hash: of the samples, see `content_hash`.
-
-    Raises:
-        DataError: a structure has no graph, or a label of another size than the others; names its file and frame.
-    """
-
-    def __init__(
-        self, samples: Sequence[Sample], cutoff: float, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        self.cutoff = float(cutoff)
-        self.labels = tuple(sorted({name for sample in samples for name in sample.labels}))
-        self.content_hash = content_hash(samples)
-        self._sizes = {name: _item_shape(name, samples) for name in self.labels}
-        self._graphs: list[AtomGraph] = []
-        for done, sample in enumerate(samples, start=1):
-            self._graphs.append(self._build(sample))
-            if progress is not None:
-                progress(done, len(samples))
-        self.num_edges = [graph.edge_index.shape[1] for graph in self._graphs]
-
-    def __len__(self) -> int:
-        return len(self._graphs)
-
-    def __getitem__(self, index: int) -> AtomGraph:
-        return self._graphs[index]
-
-    def _build(self, sample: Sample) -> AtomGraph:
-        labels = {name: sample.labels.get(name, self._unlabelled(name, sample)) for name in self.labels}
-        try:
-            graph = build_graph(sample.atoms, self.cutoff, labels)
-        except StructureError as error:
-            raise DataError(f"{sample.source}: {error}") from error
-        for name, size in self._sizes.items():
-            if tuple(graph[name].shape[1:]) != size:
-                raise DataError(
-                    f"{sample.source}: the label '{name}' has shape {tuple(graph[name].shape[1:])} an item, but "
-                    f"{size} in other structures. All structures need the same."
-                )
-        return graph
-
-    def _unlabelled(self, name: str, sample: Sample) -> np.ndarray:
-        rows = (len(sample.atoms),) if FIELDS[name].level == "atom" else ()
-        return np.full((*rows, *self._sizes[name]), np.nan)
-
-
-def _item_shape(name: str, samples: Sequence[Sample]) -> tuple[int, ...]:
-    """Return the shape of one item of a label: the field table's, or the first sample's where that leaves it open."""
-    field = FIELDS[name]
-    if None not in field.shape:
-        return field.shape
-    first = next(sample.labels[name] for sample in samples if name in sample.labels)
-    return np.shape(first)[1 if field.level == "atom" else 0 :]
+__all__ = ["GraphDataset", "ResumableLoader"]
 
 
 class ResumableLoader:
@@ -101,8 +30,10 @@ class ResumableLoader:
         shuffle: draw a new order every epoch.
         seed: of the order.
         rank, world_size: this process and the number of processes.
-        num_workers: processes that collate batches; 0 collates in this one.
+        num_workers: processes that build graphs and collate batches; 0 does it in this one.
         pin_memory: copy batches to pinned memory, for faster transfer to a GPU.
+        batch_atoms: budget of atoms of a batch.
+        bucket: structures that are sorted by size together, see `EdgeBudgetSampler`.
     """
 
     def __init__(
@@ -116,9 +47,14 @@ class ResumableLoader:
         world_size: int = 1,
         num_workers: int = 0,
         pin_memory: bool = False,
+        batch_atoms: int | None = None,
+        bucket: int = 0,
     ) -> None:
         self.dataset = dataset
-        self.sampler = EdgeBudgetSampler(dataset.num_edges, batch_edges, max_graphs, shuffle, seed, rank, world_size)
+        self.sampler = EdgeBudgetSampler(
+            dataset.num_edges, batch_edges, max_graphs, shuffle, seed, rank, world_size,
+            num_atoms=None if batch_atoms is None else dataset.num_atoms, max_atoms=batch_atoms, bucket=bucket,
+        )  # fmt: skip
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self._batches_done = 0
         self._resume_at: tuple[int, int] | None = None
@@ -178,5 +114,5 @@ class ResumableLoader:
         self._resume_at = epoch, done
 
     def _fingerprint(self) -> str:
-        parts = (self.dataset.content_hash, repr(self.dataset.cutoff), self.sampler.fingerprint)
+        parts = (self.dataset.content_hash, self.dataset.graph_key, self.sampler.fingerprint)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()

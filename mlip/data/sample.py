@@ -15,13 +15,19 @@ class Sample:
 
     Attributes:
         atoms: numbers, positions (Å), cell and pbc; no calculator, no constraints.
-        labels: by field name: ``energy`` () eV, ``forces`` (atoms, 3) eV/Å, ``stress`` (3, 3) eV/Å³; float64.
-        info: ``source`` ("file:frame", frames counted from 0) and ``config_type`` where the file gives one.
+        labels: by name out of :data:`mlip.core.fields.DATA_FIELDS`: ``energy`` () eV, ``forces`` (atoms, 3) eV/Å,
+            ``stress`` (3, 3) eV/Å³, …, ``hamiltonian`` (orbitals, orbitals) Hartree; float64. Inputs such as ``charge``
+            and ``tags`` are here, too; int64 or bool. What is not known is not there: no zeros, no NaN.
+        info: plain JSON values: ``source`` ("file:frame", frames counted from 0), and where known ``config_type``,
+            ``group`` (frames of one group, such as a trajectory, belong into one part of a split), ``basis`` of
+            matrices, and what else the data set documents.
+        isolated: a single atom that is there for its energy, not to train on.
     """
 
     atoms: Atoms
     labels: dict[str, np.ndarray]
     info: dict[str, Any] = field(default_factory=dict)
+    isolated: bool = False
 
     @property
     def source(self) -> str:

@@ -1,4 +1,4 @@
-"""Which graphs form a batch: as many as fit into a budget of edges."""
+"""Which graphs form a batch: as many as fit into a budget of edges and atoms."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from mlip.core.errors import ConfigError
 
 
 class EdgeBudgetSampler(Sampler[list[int]]):
-    """Batches of graphs with at most ``max_edges`` edges together.
+    """Batches of graphs with at most ``max_edges`` edges and ``max_atoms`` atoms together.
 
     Time and memory of a model go with the edges, so batches of a fixed number of graphs waste one or burst
     the other. The batches of an epoch are a pure function of the settings and (seed, epoch): a permutation,
     filled greedily in order. Every rank gets the same number of batches; where their number is no multiple
     of the ranks, the batches with most graphs are halved, so that no graph is dropped or seen twice. Only
     if there are too few graphs for that are batches repeated.
+
+    With ``bucket`` graphs of like size come together: each run of ``bucket`` graphs of the permutation is sorted by
+    edges before it is filled into batches, whose order is then drawn anew: what padding or per-structure work costs
+    is then alike within a batch, at the price of batches that are less mixed.
 
     Args:
         num_edges: edges of each graph.
@@ -28,9 +32,12 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         shuffle: draw a new order every epoch.
         seed: of the order.
         rank, world_size: this process and the number of processes.
+        num_atoms: atoms of each graph; needed for ``max_atoms``.
+        max_atoms: budget of a batch, like ``max_edges``.
+        bucket: graphs that are sorted by size together; 0 sorts nothing. Only where the order is drawn.
 
     Raises:
-        ConfigError: neither limit is set, or a limit is below 1.
+        ConfigError: no limit is set, or a limit is below 1.
     """
 
     def __init__(
@@ -42,17 +49,25 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        num_atoms: Sequence[int] | None = None,
+        max_atoms: int | None = None,
+        bucket: int = 0,
     ) -> None:
-        for name, limit in (("batch_edges", max_edges), ("max_graphs", max_graphs)):
+        for name, limit in (("batch_edges", max_edges), ("max_graphs", max_graphs), ("batch_atoms", max_atoms)):
             if limit is not None and limit < 1:
                 raise ConfigError(f"{name} must be at least 1 or null, got {limit}.")
-        if max_edges is None and max_graphs is None:
-            raise ConfigError("A batch needs a limit: set batch_edges, max_graphs, or both.")
+        if max_edges is None and max_graphs is None and max_atoms is None:
+            raise ConfigError("A batch needs a limit: set batch_edges, batch_atoms or max_graphs.")
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank must be 0 to {world_size - 1} for {world_size} processes, got {rank}.")
-        self.num_edges = [int(count) for count in num_edges]
-        self.max_edges, self.max_graphs = max_edges, max_graphs
-        self.shuffle, self.seed = shuffle, int(seed)
+        if bucket < 0:
+            raise ConfigError(f"bucket must be a number of structures or 0, got {bucket}.")
+        self.num_edges = np.asarray(num_edges, dtype=np.int64)
+        if max_atoms is not None and (num_atoms is None or len(num_atoms) != len(self.num_edges)):
+            raise ConfigError("batch_atoms needs the number of atoms of every structure.")
+        self.num_atoms = np.asarray(num_atoms, dtype=np.int64) if max_atoms is not None else None
+        self.max_edges, self.max_graphs, self.max_atoms = max_edges, max_graphs, max_atoms
+        self.shuffle, self.seed, self.bucket = shuffle, int(seed), int(bucket)
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._known: tuple[int, list[list[int]]] | None = None
@@ -66,7 +81,7 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         # Without shuffling all epochs are the same one.
         epoch = epoch if self.shuffle else 0
         if self._known is None or self._known[0] != epoch:
-            self._known = epoch, self._equal_shares(self._fill(self._order(epoch)))
+            self._known = epoch, self._equal_shares(self._draw(epoch))
         return self._known[1][self.rank :: self.world_size]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -78,26 +93,44 @@ class EdgeBudgetSampler(Sampler[list[int]]):
     @property
     def fingerprint(self) -> str:
         """Hash of everything that the batches depend on, besides the epoch and the rank."""
-        settings = [self.num_edges, self.max_edges, self.max_graphs, self.shuffle, self.seed, self.world_size]
-        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        limits = [self.max_edges, self.max_graphs, self.max_atoms, self.bucket]
+        digest = hashlib.sha256(json.dumps([*limits, self.shuffle, self.seed, self.world_size]).encode())
+        digest.update(self.num_edges.tobytes())
+        if self.num_atoms is not None:
+            digest.update(self.num_atoms.tobytes())
+        return digest.hexdigest()
 
-    def _order(self, epoch: int) -> Sequence[int]:
+    def _draw(self, epoch: int) -> list[list[int]]:
+        """Return the batches of all ranks."""
+        count = len(self.num_edges)
         if not self.shuffle:
-            return range(len(self.num_edges))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.num_edges)).tolist()
+            return self._fill(np.arange(count))
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(count)
+        if not self.bucket:
+            return self._fill(order)
+        runs = np.arange(count) // self.bucket
+        order = order[np.lexsort((self.num_edges[order], runs))]
+        batches = self._fill(order)
+        return [batches[k] for k in generator.permutation(len(batches))]
 
-    def _fill(self, order: Sequence[int]) -> list[list[int]]:
+    def _fill(self, order: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []
-        room = 0
-        for index in order:
-            # A graph without edges still has atoms, so it does not come for free.
-            cost = max(1, self.num_edges[index])
-            full = self.max_graphs is not None and batches and len(batches[-1]) >= self.max_graphs
-            if not batches or full or (self.max_edges is not None and cost > room):
+        edges = atoms = 0
+        # A graph without edges still has atoms, so it does not come for free.
+        edge_costs = np.maximum(self.num_edges[order], 1).tolist()
+        atom_costs = self.num_atoms[order].tolist() if self.num_atoms is not None else edge_costs
+        for index, edge_cost, atom_cost in zip(order.tolist(), edge_costs, atom_costs):
+            edges, atoms = edges + edge_cost, atoms + atom_cost
+            if (
+                not batches
+                or (self.max_edges is not None and edges > self.max_edges)
+                or (self.max_atoms is not None and atoms > self.max_atoms)
+                or (self.max_graphs is not None and len(batches[-1]) >= self.max_graphs)
+            ):
                 batches.append([])
-                room = self.max_edges or 0
+                edges, atoms = edge_cost, atom_cost
             batches[-1].append(index)
-            room -= cost
         return batches
 
     def _equal_shares(self, batches: list[list[int]]) -> list[list[int]]:

@@ -37,7 +37,7 @@ _PACKAGES = ("torch", "e3nn", "ase", "torch-geometric", "lightning", "numpy", "m
 def fingerprint(settings: Mapping[str, Any], parts: Parts) -> dict[str, str]:
     """Return hashes of everything that must be the same for a checkpoint to be continued."""
     names = ("model", "loss", "optimizer", "schedule", "seed", "dtype", "max_epochs", "batch_edges", "batch_graphs",
-             "validate_every", "ema_decay")  # fmt: skip
+             "batch_atoms", "bucket", "validate_every", "ema_decay")  # fmt: skip
     hashes = {f"the setting '{name}'": _hash(settings[name]) for name in names}
     return hashes | {"the training data": parts.train_hash, "the validation data": parts.valid_hash}
 
@@ -53,7 +53,7 @@ def provenance(settings: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
             "licence": parts.licence,
             "train": {"structures": len(parts.train), "sha256": parts.train_hash},
             "valid": {"structures": len(parts.valid), "sha256": parts.valid_hash},
-            "split": parts.indices,
+            "split": parts.record(),
         },
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "git_revision": _git_revision(),
@@ -67,7 +67,7 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         Errors of the exported model on the validation structures.
     """
     model = load_model(folder / MODEL)
-    graphs = list(GraphDataset(parts.valid, model.cutoff))
+    graphs = GraphDataset(parts.valid, model.cutoff)
     fields = [field for field in LABELS if field in parts.provides and field in predictable(model)]
     statistics = ErrorStatistics(fields)
     predictions = predict_dataset(model, graphs, fields, statistics=statistics)

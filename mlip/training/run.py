@@ -47,6 +47,8 @@ class Run:
             whole intervals of validation.
         batch_edges: edges a batch may have.
         batch_graphs: structures a batch may have; None for no limit.
+        batch_atoms: atoms a batch may have; None for no limit.
+        bucket: structures that are sorted by size together, see :class:`mlip.data.sampling.EdgeBudgetSampler`.
         validate_every: passes between validations.
         checkpoint_every: steps between checkpoints for resuming (validations write one, too).
         ema_decay: of the averaged weights.
@@ -67,6 +69,8 @@ class Run:
     max_epochs: float
     batch_edges: int
     batch_graphs: int | None = None
+    batch_atoms: int | None = None
+    bucket: int = 0
     validate_every: float = 1.0
     checkpoint_every: int = 100
     ema_decay: float = 0.99
@@ -113,6 +117,8 @@ def train(
         train_set,
         batch_edges=run.batch_edges,
         max_graphs=run.batch_graphs,
+        batch_atoms=run.batch_atoms,
+        bucket=run.bucket,
         shuffle=True,
         seed=run.seed,
         rank=rank,
@@ -120,7 +126,16 @@ def train(
         num_workers=run.num_workers,
     )
     validation = ResumableLoader(
-        valid_set, batch_edges=run.batch_edges, shuffle=False, seed=0, rank=rank, world_size=world_size
+        valid_set,
+        batch_edges=run.batch_edges,
+        batch_atoms=run.batch_atoms,
+        # Without a budget of edges or atoms the number of structures is the only limit.
+        max_graphs=run.batch_graphs if run.batch_edges is None and run.batch_atoms is None else None,
+        shuffle=False,
+        seed=0,
+        rank=rank,
+        world_size=world_size,
+        num_workers=run.num_workers,
     )
     steps_per_epoch = len(loader)
     validate_steps = max(1, round(run.validate_every * steps_per_epoch))

@@ -1,4 +1,4 @@
-"""Batches within a budget of edges, and loading that resumes exactly."""
+"""Graphs in memory and from disk, and loading that resumes exactly."""
 
 import json
 
@@ -7,13 +7,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mlip.core.errors import CheckpointError, ConfigError, DataError
+from mlip.core.errors import CheckpointError, DataError
+from mlip.data.datasets.base import Dataset
 from mlip.data.loading import GraphDataset, ResumableLoader
 from mlip.data.sample import Sample
-from mlip.data.sampling import EdgeBudgetSampler
+from mlip.data.subset import SampleList, Subset, as_subset
 
 
 def samples(count=17):
@@ -34,87 +33,6 @@ def graphs():
 def order(batches):
     """The samples of each batch: their energies are their numbers."""
     return [batch.energy.int().tolist() for batch in batches]
-
-
-edge_counts = st.lists(st.integers(0, 60), min_size=1, max_size=60)
-
-
-@given(
-    edge_counts,
-    st.integers(1, 100),
-    st.one_of(st.none(), st.integers(1, 5)),
-    st.integers(0, 3),
-    st.integers(1, 4),
-)
-def test_batches_keep_the_budget_and_cover_every_graph_once(num_edges, budget, max_graphs, epoch, world_size):
-    ranks = [
-        EdgeBudgetSampler(num_edges, budget, max_graphs, seed=7, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
-    for sampler in ranks:
-        sampler.set_epoch(epoch)
-    shares = [list(sampler) for sampler in ranks]
-    assert len({len(share) for share in shares}) == 1
-    assert all(len(sampler) == len(share) for sampler, share in zip(ranks, shares, strict=True))
-    batches = [batch for share in shares for batch in share]
-    for batch in batches:
-        assert batch
-        assert sum(num_edges[index] for index in batch) <= budget or len(batch) == 1
-        assert max_graphs is None or len(batch) <= max_graphs
-    seen = sorted(index for batch in batches for index in batch)
-    assert set(seen) == set(range(len(num_edges)))
-    # Graphs are seen twice only where no batch is left that could be halved.
-    most_repeats = world_size - 1 if all(len(batch) == 1 for batch in batches) else 0
-    assert len(seen) - len(num_edges) <= most_repeats
-
-
-def test_whichever_limit_is_reached_first_closes_a_batch():
-    def sizes(max_edges, max_graphs):
-        batches = EdgeBudgetSampler([10] * 12, max_edges, max_graphs, shuffle=False).batches(0)
-        return [len(batch) for batch in batches]
-
-    assert sizes(1000, 5) == [5, 5, 2]
-    assert sizes(None, 5) == [5, 5, 2]
-    assert sizes(40, 5) == [4, 4, 4]
-    assert sizes(39, 5) == [3, 3, 3, 3]
-    assert sizes(40, None) == [4, 4, 4]
-    assert sizes(5, None) == [1] * 12
-
-
-@given(edge_counts, st.integers(0, 5))
-def test_batches_are_a_pure_function_of_seed_and_epoch(num_edges, seed):
-    one, other = (EdgeBudgetSampler(num_edges, 50, seed=seed) for _ in range(2))
-    later = one.batches(3)
-    assert other.batches(0) == one.batches(0)
-    assert other.batches(3) == later == one.batches(3)
-
-
-def test_epochs_and_seeds_differ_and_no_shuffling_keeps_the_order():
-    counts = [10] * 40
-    sampler = EdgeBudgetSampler(counts, 40, seed=0)
-    assert sampler.batches(0) != sampler.batches(1)
-    assert sampler.batches(0) != EdgeBudgetSampler(counts, 40, seed=1).batches(0)
-    still = EdgeBudgetSampler(counts, 40, shuffle=False)
-    assert still.batches(5) == [list(range(start, start + 4)) for start in range(0, 40, 4)]
-
-
-def test_global_random_state_does_not_matter():
-    sampler = EdgeBudgetSampler([10] * 20, 40, seed=0)
-    np.random.seed(1)  # noqa: NPY002
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    first = EdgeBudgetSampler([10] * 20, 40, seed=0).batches(2)
-    assert torch.equal(state, torch.get_rng_state())
-    assert sampler.batches(2) == first
-
-
-@pytest.mark.parametrize(
-    "limits",
-    [{"max_edges": None}, {"max_edges": 0}, {"max_edges": 5, "max_graphs": 0}, {"max_edges": 5, "rank": 2}],
-)
-def test_limits_that_make_no_batches_are_refused(limits):
-    with pytest.raises(ConfigError):
-        EdgeBudgetSampler([1, 2], **limits)
 
 
 def test_graphs_without_a_label_get_nan():
@@ -215,7 +133,15 @@ def test_epoch_set_between_iter_and_next_is_heeded(graphs):
 
 @pytest.mark.parametrize(
     "other",
-    [{"seed": 1}, {"batch_edges": 61}, {"max_graphs": 2}, {"shuffle": False}, {"world_size": 2}],
+    [
+        {"seed": 1},
+        {"batch_edges": 61},
+        {"batch_atoms": 30},
+        {"bucket": 5},
+        {"max_graphs": 2},
+        {"shuffle": False},
+        {"world_size": 2},
+    ],
     ids=str,
 )
 def test_other_settings_are_refused(graphs, other):
@@ -240,3 +166,77 @@ def test_damaged_state_is_refused(graphs, damage):
         loader.load_state_dict(loader.state_dict() | damage)
     with pytest.raises(CheckpointError, match="damaged"):
         loader.load_state_dict({})
+
+
+class OnDisk(SampleList):
+    """Samples that count as not in memory; it remembers which were read."""
+
+    def __init__(self, samples):
+        super().__init__(samples)
+        self.read = []
+
+    in_memory = False
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+def same_graphs(one, other):
+    return all(torch.equal(one[key], other[key]) for key in ("positions", "edge_index", "cell_shifts", "energy"))
+
+
+def test_graphs_of_samples_on_disk_are_built_when_asked_for_and_the_same(graphs):
+    data = OnDisk(samples())
+    lazy = GraphDataset(data, 3.0)
+    assert lazy.content_hash == graphs.content_hash
+    assert np.array_equal(lazy.num_edges, graphs.num_edges)
+    assert np.array_equal(lazy.num_atoms, graphs.num_atoms)
+    data.read.clear()
+    assert same_graphs(lazy[5], graphs[5])
+    assert data.read == [5]
+    loader = ResumableLoader(lazy, 60, max_graphs=4, seed=3, batch_atoms=30)
+    assert order(loader) == order(ResumableLoader(graphs, 60, max_graphs=4, seed=3, batch_atoms=30))
+
+
+def test_edges_are_counted_once_and_kept_in_the_cache(monkeypatch, tmp_path, graphs):
+    monkeypatch.setenv("MLIP_CACHE", str(tmp_path))
+    assert np.array_equal(GraphDataset(OnDisk(samples()), 3.0).num_edges, graphs.num_edges)
+    (kept,) = tmp_path.glob("edges-*.npy")
+    monkeypatch.setattr(GraphDataset, "_build", lambda *_: pytest.fail("counted again"))
+    assert np.array_equal(GraphDataset(OnDisk(samples()), 3.0).num_edges, graphs.num_edges)
+    monkeypatch.undo()
+    monkeypatch.setenv("MLIP_CACHE", str(tmp_path))
+    for damage in (b"", kept.read_bytes()[:-3], b"x" * 200):
+        kept.write_bytes(damage)
+        assert np.array_equal(GraphDataset(OnDisk(samples()), 3.0).num_edges, graphs.num_edges)
+
+
+def test_too_many_edges_for_memory_are_built_when_asked_for(monkeypatch, graphs):
+    monkeypatch.setattr("mlip.data.graph_dataset.KEPT_EDGES", 50)
+    data = GraphDataset(samples(), 3.0)
+    assert data[5] is not data[5]
+    assert same_graphs(data[5], graphs[5])
+    assert np.array_equal(data.num_edges, graphs.num_edges)
+
+
+def test_an_input_that_only_some_structures_have_is_refused():
+    data = samples(3)
+    data[0].labels["charge"] = np.array(1)
+    with pytest.raises(DataError, match=r"a\.xyz:1 has no charge"):
+        GraphDataset(data, 3.0)
+    for sample in data:
+        sample.labels["charge"] = np.array(1)
+    assert GraphDataset(data, 3.0)[0].charge.tolist() == [1]
+
+
+def test_a_subset_is_a_view(graphs):
+    data = OnDisk(samples())
+    part = Subset(data, [4, 2])
+    assert [sample.source for sample in part] == ["a.xyz:4", "a.xyz:2"]
+    assert part[1].source == "a.xyz:2"
+    assert part.content_hash == Subset(SampleList([samples()[4], samples()[2]]), [0, 1]).content_hash
+    assert part.content_hash != Subset(data, [2, 4]).content_hash
+    assert as_subset(part) is part
+    assert part.fields() == ("energy", "forces")
+    assert isinstance(data, Dataset)

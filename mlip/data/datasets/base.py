@@ -1,11 +1,54 @@
-"""The interface of a data set."""
+"""The interface of a data set: read in chunks, in any order by many processes, or sample by sample."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
+
+from mlip.core.errors import ConfigError, DataError, did_you_mean
+from mlip.data.content_hash import geometry_hash, sample_hash
+from mlip.data.neighbours import Pairs
 from mlip.data.sample import Sample
+
+CHUNK_SAMPLES = 2048
+"""Samples of a chunk where a data set can be cut anywhere."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of consecutive samples of a data set: the unit of parallel work and of resuming.
+
+    Attributes:
+        key: names the chunk for people and for resuming; unique, and the same whenever the same files are cut.
+        location: what `Dataset.read` needs to find it; plain, picklable values.
+        num_samples: if known without reading.
+        num_bytes: of the files, about, for progress; 0 if unknown.
+    """
+
+    key: str
+    location: Any
+    num_samples: int | None = None
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a data set class says of files that it can read.
+
+    Attributes:
+        certainty: 1 a general format; 2 the layout of this data set; 3 marks that only this data set has.
+        options: constructor options besides ``path`` that make the files readable.
+        note: a sentence for the user, such as a choice that is theirs; "" for none.
+    """
+
+    certainty: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 class Dataset(ABC):
@@ -14,17 +57,24 @@ class Dataset(ABC):
     A data set pickles (loader workers get a copy), is read-only, and raises `DataError` for anything in the
     file that cannot be right.
 
+    A class for files with random access writes ``__len__`` and ``__getitem__``; one for files that are read from
+    their beginning subclasses :class:`mlip.data.datasets.streamed.StreamedDataset`.
+
     Attributes:
         provides: names of the fields that every sample is labelled with.
         units: units of the file, before conversion, by quantity.
         licence: licence of the data, or "not stated".
         citation: how to cite them, or "not stated".
+        level_of_theory: functional, basis, code, …, in words, as far as the format fixes it; {} otherwise.
+        official_splits: names of the splits that `official_split` knows.
     """
 
     provides: tuple[str, ...]
-    units: dict[str, str]
+    units: Mapping[str, str]
     licence: str
     citation: str
+    level_of_theory: Mapping[str, str] = {}
+    official_splits: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -34,9 +84,86 @@ class Dataset(ABC):
     def __getitem__(self, index: int) -> Sample:
         """Return one sample; `IndexError` past the end."""
 
-    @abstractmethod
-    def isolated_atom_energies(self) -> dict[str, float]:
-        """Energies of single atoms by symbol, eV; empty where the data have none."""
-
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def isolated_atom_energies(self) -> dict[str, float]:
+        """Energies of single atoms by symbol, eV; empty where the data have none."""
+        return {}
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Cut the data set into runs of consecutive samples, always the same ones.
+
+        Raises:
+            DataError: the files cannot be read at all.
+        """
+        for start in range(0, len(self), CHUNK_SAMPLES):
+            stop = min(start + CHUNK_SAMPLES, len(self))
+            yield Chunk(f"{start}-{stop - 1}", (start, stop), stop - start)
+
+    def read(self, chunk: Chunk) -> Iterator[Sample | DataError]:
+        """Read the samples of a chunk in order, isolated atoms among them.
+
+        A sample that cannot be right is handed out as the `DataError` that says why, so that a reader of a large
+        set can count it, skip it or stop; what makes further reading impossible is raised.
+        """
+        for index in range(*chunk.location):
+            try:
+                yield self[index]
+            except DataError as error:
+                yield error
+
+    def official_split(self, name: str) -> dict[str, Sequence[int]]:
+        """Return a published split, ``{"train": indices, "valid": …, "test": …}``.
+
+        Raises:
+            ConfigError: the data set has none of this name.
+            DataError: the split does not belong to this version of the data.
+        """
+        known = ", ".join(self.official_splits) or "none"
+        raise ConfigError(
+            f"{type(self).__name__} has no official split '{name}'.{did_you_mean(str(name), self.official_splits)} "
+            f"There: {known}."
+        )
+
+    def fields(self) -> set[str] | None:
+        """Return the names of the fields that some sample has if that is known without reading, else None."""
+        return None
+
+    def groups(self) -> list[str] | None:
+        """Return the group of every sample (``info["group"]``), None where there are none."""
+        found = [sample.info.get("group") for sample in self]
+        return None if None in found or not found else [str(group) for group in found]
+
+    def digests(self, indices: Sequence[int]) -> np.ndarray:
+        """Return (indices,) uint64: a hash of each sample's structure and labels."""
+        return np.array([sample_hash(self[index]) for index in indices], dtype=np.uint64)
+
+    def geometry_digests(self, indices: Sequence[int]) -> np.ndarray:
+        """Return (indices,) uint64: a hash of each sample's structure, to a millionth of an Å."""
+        return np.array([geometry_hash(self[index].atoms) for index in indices], dtype=np.uint64)
+
+    def num_edges(self, cutoff: float) -> np.ndarray | None:
+        """Return (samples,) edges at a cutoff if that is known without building graphs, else None."""
+        return None
+
+    def num_atoms(self) -> np.ndarray | None:
+        """Return (samples,) atoms if that is known without reading the samples, else None."""
+        return None
+
+    def pairs(self, index: int, cutoff: float) -> Pairs | None:
+        """Return a sample's neighbour list at a cutoff if it is kept with the data, else None."""
+        return None
+
+    @classmethod
+    def recognise(cls, path: Path) -> Recognition | None:
+        """Say whether a file or folder looks like this data set; reads a few kilobytes, raises nothing.
+
+        A class with a general base class (its own `recognise`) must not inherit the answer by accident.
+        """
+        return None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all samples are in memory anyway, so that their graphs may be, too."""
+        return False

@@ -1,0 +1,154 @@
+"""The graphs of some samples: in memory where they fit, built when they are asked for where they do not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import numpy as np
+import torch.utils.data
+
+from mlip.core.errors import DataError, MlipError, StructureError
+from mlip.core.fields import FIELDS, INPUTS
+from mlip.core.files import cache_folder, write_atomically
+from mlip.data.build_graph import build_graph, graph_from_pairs
+from mlip.data.graph import AtomGraph
+from mlip.data.sample import Sample
+from mlip.data.subset import Subset, as_subset
+
+KEPT_EDGES = 20_000_000
+"""Edges, of all graphs together, up to which graphs are kept in memory: about 1 GB."""
+
+
+class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
+    """The graphs of some samples.
+
+    All graphs have the same labels; what a sample is not labelled with is NaN. Samples that are in memory have their
+    graphs there, too, up to `KEPT_EDGES`; others are read and built one by one, by the workers of the loader, and
+    take no memory. For these the numbers of edges are counted once and kept in the cache folder.
+
+    Args:
+        samples: structures and labels.
+        cutoff: Å.
+        progress: called with (done, total) while graphs are built or edges counted.
+
+    Attributes:
+        labels: names of the labels.
+        num_edges: (graphs,) edges of each graph.
+        content_hash: of the samples, see `mlip.data.content_hash`.
+        graph_key: names how graphs are built, for fingerprints.
+
+    Raises:
+        DataError: a structure has no graph, a label of another size than the others, or an input (charge, tags, …)
+            that only some have; names its file and frame. For samples that are not in memory it may be raised later.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], cutoff: float, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.cutoff = float(cutoff)
+        self.graph_key = repr(self.cutoff)
+        self.samples: Subset = as_subset(samples)
+        self.labels = self.samples.fields()
+        self.content_hash = self.samples.content_hash
+        self._sizes = {name: _item_shape(name, self.samples) for name in self.labels}
+        self._graphs: list[AtomGraph] | None = None
+        self._num_atoms: np.ndarray | None = None
+        if self.samples.in_memory:
+            self._keep_graphs(progress)
+        if self._graphs is None:
+            self.num_edges = self._count_edges(progress)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> AtomGraph:
+        if self._graphs is not None:
+            return self._graphs[index]
+        return self._build(self.samples[index], index)
+
+    def __iter__(self) -> Iterator[AtomGraph]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def num_atoms(self) -> np.ndarray:
+        """(graphs,) atoms of each graph."""
+        if self._num_atoms is None:
+            known = self.samples.num_atoms()
+            self._num_atoms = np.array([len(sample.atoms) for sample in self.samples]) if known is None else known
+        return self._num_atoms
+
+    def _keep_graphs(self, progress: Callable[[int, int], None] | None) -> None:
+        """Build all graphs, and forget them if they are too large together."""
+        graphs: list[AtomGraph] = []
+        edges = 0
+        for index, sample in enumerate(self.samples):
+            graphs.append(self._build(sample, index))
+            edges += graphs[-1].num_edges
+            if edges > KEPT_EDGES:
+                return
+            if progress is not None:
+                progress(index + 1, len(self))
+        self._graphs = graphs
+        self.num_edges = np.array([graph.edge_index.shape[1] for graph in graphs], dtype=np.int64)
+
+    def _count_edges(self, progress: Callable[[int, int], None] | None) -> np.ndarray:
+        """Return the edges of every graph: known, from the cache, or counted."""
+        known = self.samples.num_edges(self.cutoff)
+        if known is not None:
+            return known
+        key = hashlib.sha256(f"{self.content_hash} {self.graph_key}".encode()).hexdigest()
+        path = cache_folder() / f"edges-{key[:32]}.npy"
+        with suppress(OSError, ValueError, EOFError):
+            kept = np.load(path, allow_pickle=False)
+            if kept.shape == (len(self),) and kept.dtype == np.int64:
+                return kept
+        counted = np.empty(len(self), dtype=np.int64)
+        for index, sample in enumerate(self.samples):
+            counted[index] = self._build(sample, index).edge_index.shape[1]
+            if progress is not None:
+                progress(index + 1, len(self))
+        # A cache that cannot be written only costs the time.
+        with suppress(MlipError):
+            write_atomically(path, lambda temporary: np.save(temporary, counted))
+        return counted
+
+    def _build(self, sample: Sample, index: int) -> AtomGraph:
+        for name in self.labels:
+            if name in INPUTS and name not in sample.labels:
+                raise DataError(
+                    f"{sample.source} has no {name}, other structures have. State it for every structure, or for none."
+                )
+        labels = {name: sample.labels.get(name, self._unlabelled(name, sample)) for name in self.labels}
+        pairs = self.samples.pairs(index, self.cutoff)
+        try:
+            if pairs is not None:
+                graph = graph_from_pairs(sample.atoms, pairs, labels)
+            else:
+                graph = build_graph(sample.atoms, self.cutoff, labels)
+        except StructureError as error:
+            raise DataError(f"{sample.source}: {error}") from error
+        for name, size in self._sizes.items():
+            if tuple(graph[name].shape[1:]) != size:
+                raise DataError(
+                    f"{sample.source}: the label '{name}' has shape {tuple(graph[name].shape[1:])} an item, but "
+                    f"{size} in other structures. All structures need the same."
+                )
+        return graph
+
+    def _unlabelled(self, name: str, sample: Sample) -> np.ndarray:
+        level = FIELDS[name].level
+        if level == "orbital_pair":
+            raise DataError(f"{sample.source} has no {name}, other structures have. Every structure needs it.")
+        rows = (len(sample.atoms),) if level == "atom" else ()
+        return np.full((*rows, *self._sizes[name]), np.nan)
+
+
+def _item_shape(name: str, samples: Subset) -> tuple[int, ...]:
+    """Return the shape of one item of a label: the field table's, or the first sample's where that leaves it open."""
+    field = FIELDS[name]
+    if None not in field.shape:
+        return field.shape
+    first = next(sample.labels[name] for sample in samples if name in sample.labels)
+    return np.shape(first)[1 if field.level == "atom" else 0 :]
