@@ -100,8 +100,8 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     model = build_model(settings["model"], seed=settings["seed"], dtype=dtype)
     _check_predictions(model, losses)
     with console.status("building the graphs"):
-        train_set = GraphDataset(parts.train, model.cutoff)
-        valid_set = GraphDataset(parts.valid, model.cutoff)
+        train_set = GraphDataset(parts.train, model.graph_builder)
+        valid_set = GraphDataset(parts.valid, model.graph_builder)
     _check_shapes(model, train_set, losses)
     if leads and not resume:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,9 +239,16 @@ def _check_shapes(model: AtomisticModel, graphs: GraphDataset, losses: dict[str,
 
 def _fill_statistics(config: DictConfig, parts: Parts) -> None:
     """Put measured statistics where the user has set nothing."""
+    from omegaconf import OmegaConf
+
+    from mlip.core.build import build
+
     unset = [name for name in config.statistics if config.statistics[name] is None]
     if unset:
-        measured = parts.statistics(config.cutoff)
+        graph = config.model.get("graph")
+        measured = parts.statistics(
+            config.cutoff if graph is None else build(OmegaConf.to_container(graph, resolve=True))
+        )
         for name in unset:
             config.statistics[name] = measured[name]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from math import isfinite
 
 import numpy as np
 import torch.utils.data
@@ -12,8 +13,10 @@ import torch.utils.data
 from mlip.core.errors import DataError, MlipError, StructureError
 from mlip.core.fields import FIELDS, INPUTS
 from mlip.core.files import cache_folder, write_atomically
-from mlip.data.build_graph import build_graph, graph_from_pairs
+from mlip.data.build_graph import as_builder, graph_of
 from mlip.data.graph import AtomGraph
+from mlip.data.graphs.base import GraphBuilder
+from mlip.data.graphs.radius import Radius
 from mlip.data.sample import Sample
 from mlip.data.subset import Subset, as_subset
 
@@ -30,13 +33,14 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
 
     Args:
         samples: structures and labels.
-        cutoff: Å.
+        graph: draws the edges, such as a model's ``graph_builder``; a number is the cutoff (Å) of a radius graph.
         progress: called with (done, total) while graphs are built or edges counted.
 
     Attributes:
         labels: names of the labels.
         num_edges: (graphs,) edges of each graph.
         content_hash: of the samples, see `mlip.data.content_hash`.
+        builder: draws the edges.
         graph_key: names how graphs are built, for fingerprints.
 
     Raises:
@@ -45,10 +49,10 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
     """
 
     def __init__(
-        self, samples: Sequence[Sample], cutoff: float, progress: Callable[[int, int], None] | None = None
+        self, samples: Sequence[Sample], graph: GraphBuilder | float, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        self.cutoff = float(cutoff)
-        self.graph_key = repr(self.cutoff)
+        self.builder = as_builder(graph)
+        self.graph_key = self.builder.description
         self.samples: Subset = as_subset(samples)
         self.labels = self.samples.fields()
         self.content_hash = self.samples.content_hash
@@ -95,7 +99,7 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
 
     def _count_edges(self, progress: Callable[[int, int], None] | None) -> np.ndarray:
         """Return the edges of every graph: known, from the cache, or counted."""
-        known = self.samples.num_edges(self.cutoff)
+        known = self.samples.num_edges(self.builder.cutoff) if isinstance(self.builder, Radius) else None
         if known is not None:
             return known
         key = hashlib.sha256(f"{self.content_hash} {self.graph_key}".encode()).hexdigest()
@@ -121,12 +125,9 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
                     f"{sample.source} has no {name}, other structures have. State it for every structure, or for none."
                 )
         labels = {name: sample.labels.get(name, self._unlabelled(name, sample)) for name in self.labels}
-        pairs = self.samples.pairs(index, self.cutoff)
+        pairs = self.samples.pairs(index, self.builder.cutoff) if isfinite(self.builder.cutoff) else None
         try:
-            if pairs is not None:
-                graph = graph_from_pairs(sample.atoms, pairs, labels)
-            else:
-                graph = build_graph(sample.atoms, self.cutoff, labels)
+            graph = graph_of(sample, self.builder, labels, pairs)
         except StructureError as error:
             raise DataError(f"{sample.source}: {error}") from error
         for name, size in self._sizes.items():

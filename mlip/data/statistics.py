@@ -14,12 +14,14 @@ import numpy as np
 
 from mlip.core.errors import DataError, MlipError
 from mlip.core.files import cache_folder, write_text_atomically
-from mlip.data.atomic_energies import atomic_energies, composition, sample_energies
-from mlip.data.content_hash import content_hash
-from mlip.data.neighbours import neighbour_list
+from mlip.data.build_graph import as_builder
+from mlip.data.compositions import Compositions
+from mlip.data.graphs.base import GraphBuilder, distances
+from mlip.data.graphs.radius import Radius
 from mlip.data.sample import Sample
+from mlip.data.subset import Subset, as_subset
 
-VERSION = 1
+VERSION = 2
 """Raised when the numbers below are computed differently, so that old cache files are not used."""
 
 Progress = Callable[[int, int], None]
@@ -28,16 +30,16 @@ Progress = Callable[[int, int], None]
 
 def compute_statistics(
     samples: Sequence[Sample],
-    cutoff: float,
+    graph: GraphBuilder | float,
     isolated: Mapping[str, float] | None = None,
     atomic_energy_source: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Compute the statistics of the training samples.
+    """Compute the statistics of the training samples, which are read once.
 
     Args:
         samples: the training part, nothing else.
-        cutoff: Å.
+        graph: draws the edges; a number is the cutoff (Å) of a radius graph.
         isolated: energies of isolated atoms by symbol, eV.
         atomic_energy_source: ``auto``, ``isolated`` or ``least_squares``, see `atomic_energies`.
         progress: called with (done, total).
@@ -47,60 +49,85 @@ def compute_statistics(
         atom), ``atomic_energies`` (eV by symbol), ``atomic_energies_source``, ``force_rms`` (eV/Å, over
         components; None without forces), ``energy_per_atom_mean`` and ``energy_per_atom_std`` (eV/atom, after
         the atomic energies; None without energies), ``num_samples``, ``num_atoms``, ``num_edges``,
-        ``min_distance`` and ``max_distance`` of the edges (Å; None without edges), ``cutoff``.
+        ``min_distance`` and ``max_distance`` of the edges (Å; None without edges, or where the data set knows the
+        numbers of edges, so that nobody looks at them), ``cutoff`` (Å; None for no limit), ``graph`` in words.
 
     Raises:
         DataError: no samples, or atomic energies that do not fit.
     """
     if len(samples) == 0:
         raise DataError("Statistics need at least one training sample, there are none.")
-    reference, source = atomic_energies(samples, isolated, atomic_energy_source)
-    elements, counts = composition(samples)
-    num_atoms = int(counts.sum())
-    shifts = np.array([reference[symbol] for symbol in elements])
-    binding = (sample_energies(samples) - counts @ shifts) / counts.sum(axis=1)
+    part = as_subset(samples)
+    builder = as_builder(graph)
+    compositions, edges, forces = Compositions(), _Edges(part, builder), _ForceSquares()
+    for done, sample in enumerate(part, start=1):
+        compositions.add(sample.atoms.numbers, float(sample.labels.get("energy", np.nan)))
+        edges.add(sample)
+        forces.add(sample)
+        if progress is not None:
+            progress(done, len(samples))
+    reference, source = compositions.atomic_energies(isolated, atomic_energy_source)
+    binding = compositions.binding(reference)
     binding = binding[np.isfinite(binding)]
-    forces = [sample.labels["forces"].ravel() for sample in samples if "forces" in sample.labels]
-    components = np.concatenate(forces) if forces else np.zeros(0)
-    components = components[np.isfinite(components)]
-    edges = _edge_statistics(samples, cutoff, progress)
+    num_atoms = compositions.num_atoms
     return {
-        "elements": elements,
-        "num_neighbors": edges["num_edges"] / num_atoms,
+        "elements": compositions.elements,
+        "num_neighbors": edges.num_edges / num_atoms,
         "atomic_energies": reference,
         "atomic_energies_source": source,
-        "force_rms": float(np.sqrt(np.mean(components**2))) if components.size else None,
+        "force_rms": forces.rms(),
         "energy_per_atom_mean": float(binding.mean()) if binding.size else None,
         "energy_per_atom_std": float(binding.std()) if binding.size else None,
         "num_samples": len(samples),
         "num_atoms": num_atoms,
-        **edges,
-        "cutoff": float(cutoff),
+        "num_edges": edges.num_edges,
+        "min_distance": edges.shortest if np.isfinite(edges.shortest) else None,
+        "max_distance": edges.longest or None,
+        "cutoff": builder.cutoff if np.isfinite(builder.cutoff) else None,
+        "graph": builder.description,
     }
 
 
-def _edge_statistics(samples: Sequence[Sample], cutoff: float, progress: Progress | None) -> dict[str, Any]:
-    num_edges, shortest, longest = 0, np.inf, 0.0
-    for done, sample in enumerate(samples, start=1):
-        atoms = sample.atoms
-        senders, receivers, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-        vectors = atoms.positions[senders] - atoms.positions[receivers] + shifts @ atoms.cell.array
-        lengths = np.linalg.norm(vectors, axis=1)
-        num_edges += len(senders)
-        shortest = min(shortest, lengths.min(initial=np.inf))
-        longest = max(longest, lengths.max(initial=0.0))
-        if progress is not None:
-            progress(done, len(samples))
-    return {
-        "num_edges": num_edges,
-        "min_distance": float(shortest) if num_edges else None,
-        "max_distance": float(longest) if num_edges else None,
-    }
+class _ForceSquares:
+    """The mean square of force components."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def add(self, sample: Sample) -> None:
+        forces = sample.labels.get("forces")
+        if forces is not None:
+            components = forces[np.isfinite(forces)]
+            self.total += float(components @ components)
+            self.count += components.size
+
+    def rms(self) -> float | None:
+        return float(np.sqrt(self.total / self.count)) if self.count else None
+
+
+class _Edges:
+    """Number and lengths of edges; counted only where the data set does not know the number."""
+
+    def __init__(self, part: Subset, builder: GraphBuilder) -> None:
+        known = part.num_edges(builder.cutoff) if isinstance(builder, Radius) else None
+        self.counting = known is None
+        self.num_edges = 0 if known is None else int(known.sum())
+        self.shortest, self.longest = np.inf, 0.0
+        self.part, self.builder = part, builder
+
+    def add(self, sample: Sample) -> None:
+        if not self.counting:
+            return
+        pairs = self.builder(sample.atoms, sample.labels)
+        lengths = distances(pairs, sample.atoms)
+        self.num_edges += len(lengths)
+        self.shortest = min(self.shortest, float(lengths.min(initial=np.inf)))
+        self.longest = max(self.longest, float(lengths.max(initial=0.0)))
 
 
 def cached_statistics(
     samples: Sequence[Sample],
-    cutoff: float,
+    graph: GraphBuilder | float,
     isolated: Mapping[str, float] | None = None,
     atomic_energy_source: str = "auto",
     progress: Progress | None = None,
@@ -108,11 +135,11 @@ def cached_statistics(
 ) -> dict[str, Any]:
     """Return `compute_statistics`, from the cache if these very data were seen before.
 
-    The file's name is a hash of structures, labels, cutoff and version. A damaged file is computed anew, and
+    The file's name is a hash of structures, labels, graph and version. A damaged file is computed anew, and
     a folder that cannot be written to only costs the time.
 
     Args:
-        samples, cutoff, isolated, atomic_energy_source, progress: as `compute_statistics`.
+        samples, graph, isolated, atomic_energy_source, progress: as `compute_statistics`.
         folder: of the cache; None for ``MLIP_CACHE``, else ``~/.cache/mlip``.
 
     Raises:
@@ -120,17 +147,17 @@ def cached_statistics(
     """
     settings = {
         "version": VERSION,
-        "cutoff": float(cutoff),
+        "graph": as_builder(graph).description,
         "isolated": dict(sorted((isolated or {}).items())),
         "source": atomic_energy_source,
-        "data": content_hash(samples),
+        "data": as_subset(samples).content_hash,
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = (Path(folder) if folder is not None else cache_folder()) / f"statistics-{key[:32]}.json"
     kept = _read_cache(path, key)
     if kept is not None:
         return kept
-    statistics = compute_statistics(samples, cutoff, isolated, atomic_energy_source, progress)
+    statistics = compute_statistics(samples, graph, isolated, atomic_energy_source, progress)
     text = json.dumps(statistics, allow_nan=False)
     content = {"key": key, "checksum": hashlib.sha256(text.encode()).hexdigest(), "statistics": text}
     # A cache that cannot be written is no reason to stop a training.

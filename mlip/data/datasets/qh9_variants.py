@@ -1,0 +1,54 @@
+"""The releases of QH9, and which one a file is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlip.core.errors import ConfigError, DataError, did_you_mean
+from mlip.data.datasets.qh9_rows import Rows
+
+FUNCTIONALS: dict[str, str | None] = {
+    "stable": "b3lyp5",
+    "dynamic_300k": "b3lyp5",
+    "dynamic_100k": "b3lyp",
+    "own": None,
+}
+"""Variants, and the functional of each by our name, see :data:`mlip.data.quantum.PYSCF_NAMES`."""
+
+CODES = {"stable": "PySCF 2.2.1", "dynamic_300k": "PySCF 2.2.1", "dynamic_100k": "PySCF 2.3.0"}
+
+
+def choice(option: str, value: Any, known: tuple[Any, ...]) -> Any:
+    """Return the value of an option if it is one of the known ones.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if value not in known:
+        words = [str(word).lower() if word is False else str(word) for word in known]
+        raise ConfigError(f"{option} must be {', '.join(words)}, got {value!r}.{did_you_mean(str(value), words)}")
+    return value
+
+
+def find_variant(variant: str | None, rows: Rows, path: Path) -> str:
+    """Return the variant of a file.
+
+    Raises:
+        ConfigError: it must be named, or is unknown.
+        DataError: it contradicts the layout.
+    """
+    if variant is None:
+        if rows.dynamic is False:
+            return "stable"
+        raise ConfigError(
+            f"Set variant: dynamic_300k or dynamic_100k{'' if rows.dynamic else ' or stable'}: '{path}' does not say "
+            "which it is, and their functionals differ by millihartrees (own: other data in this format)."
+        )
+    choice("variant", variant, tuple(FUNCTIONALS))
+    if variant != "own" and rows.dynamic is not None and (variant != "stable") != rows.dynamic:
+        raise DataError(
+            f"'{path}' has {'frames of trajectories (geo_id)' if rows.dynamic else 'no geo_id'}: it is QH9 "
+            f"{'Dynamic' if rows.dynamic else 'Stable'}, not variant: {variant}."
+        )
+    return variant

@@ -1,0 +1,226 @@
+"""Matrices of a molecule through PySCF: overlap, core Hamiltonian, initial guess; and orbital energies.
+
+All matrices are in the order `mlip` of :mod:`mlip.data.orbitals`, Hartree. PySCF is optional (``mlip-kit[qm]``) and
+only imported where it is used; orbital energies need none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from scipy.linalg import LinAlgError, eigh
+
+from mlip.core.errors import DataError, did_you_mean
+from mlip.core.units import BOHR
+from mlip.data.orbitals import basis_key, num_orbitals, permutation, shells
+from mlip.data.pyscf_extra import require_pyscf
+
+GRID_LEVEL = 3
+"""Integration grid of QH9, and PySCF's own default."""
+
+PYSCF_NAMES = {"b3lyp5": "b3lyp5", "b3lyp": "b3lypg"}
+"""What every PySCF must be told for a functional of ours whose name has had two meanings.
+
+``b3lyp5`` has the local correlation VWN5 (ORCA, Turbomole, QH9 Stable and Dynamic-300k); ``b3lyp`` has VWN's RPA
+fit (Gaussian, QH9 Dynamic-100k). PySCF called the first one ``b3lyp`` before its version 2.3, the second one since;
+``b3lypg`` has always been the second one. They differ by millihartrees.
+"""
+
+_FIRST_WITH_VWN_RPA = (2, 3)
+_HEAVIEST_WITHOUT_ECP = 36
+
+
+def functional_of(name: str, pyscf_version: str) -> str:
+    """Return our name of the functional that a version of PySCF used when it was told a name.
+
+    >>> functional_of("b3lyp", "2.2.1"), functional_of("b3lyp", "2.14.0")
+    ('b3lyp5', 'b3lyp')
+    """
+    key = re.sub(r"[-_ ]", "", name).lower()
+    if key == "b3lypg":
+        return "b3lyp"
+    if key != "b3lyp":
+        return key
+    version = tuple(int(part) for part in re.findall(r"\d+", pyscf_version)[:2])
+    return "b3lyp" if version >= _FIRST_WITH_VWN_RPA else "b3lyp5"
+
+
+def pyscf_functional(functional: str) -> str:
+    """Return what the installed PySCF is to be told for a functional, by our name.
+
+    Raises:
+        DataError: PySCF is not installed or does not know it.
+    """
+    require_pyscf(f"computing with {functional}")
+    from pyscf.dft import libxc
+
+    key = re.sub(r"[_ ]", "", str(functional)).lower()
+    name = PYSCF_NAMES.get(key.replace("-", ""), key)
+    try:
+        hybrid, parts = libxc.parse_xc(name)
+    except (KeyError, ValueError, NotImplementedError) as error:
+        near = did_you_mean(key, ("b3lyp5", "b3lyp", "pbe", "pbe0", "blyp", "r2scan", "wb97x-v", "m06-2x"))
+        raise DataError(f"PySCF knows no functional '{functional}'.{near}") from error
+    if not parts and not any(hybrid):
+        raise DataError(f"A functional must be named, such as b3lyp5, got {functional!r}.")
+    return name
+
+
+def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str, charge: int = 0) -> Any:
+    """Return the closed-shell ``pyscf.gto.Mole`` of a structure.
+
+    Args:
+        numbers: atomic numbers.
+        positions: (atoms, 3) Å; turned into Bohr with the package's own constant.
+        basis: see :func:`mlip.data.orbitals.shells`; elements beyond Kr get the basis' effective core potential.
+        charge: e.
+
+    Raises:
+        DataError: an odd number of electrons, a basis that needs a pseudopotential (gth-…), no PySCF, or as `shells`.
+    """
+    require_pyscf("computing matrices")
+    from pyscf import gto
+
+    key = basis_key(basis)
+    if key.startswith("gth"):
+        raise DataError(f"The basis {basis} belongs to a pseudopotential, which is not supported. Use def2-svp.")
+    elements = sorted({int(number) for number in numbers})
+    for number in elements:
+        shells(basis, number)
+    electrons = int(np.sum(np.asarray(numbers))) - charge
+    if electrons % 2 or electrons <= 0:
+        raise DataError(
+            f"A closed-shell molecule needs an even number of electrons, {_formula(numbers)} with charge {charge} has "
+            f"{electrons}. Give its charge; open shells are not supported."
+        )
+    ecp = {}
+    for number in elements:
+        if number > _HEAVIEST_WITHOUT_ECP:
+            potential = gto.basis.load_ecp(key, chemical_symbols[number])
+            ecp |= {chemical_symbols[number]: potential} if potential else {}
+    atoms = [(chemical_symbols[number], tuple(xyz)) for number, xyz in zip(numbers, np.asarray(positions) / BOHR)]
+    built = gto.Mole(atom=atoms, basis=key, ecp=ecp, charge=charge, spin=0, unit="Bohr", verbose=0)
+    return built.build(dump_input=False, parse_arg=False)
+
+
+def kohn_sham(mol: Any, functional: str, grid_level: int = GRID_LEVEL) -> Any:
+    """Return the restricted Kohn-Sham calculation of a molecule, not run yet.
+
+    Args:
+        mol: as `molecule` returns it.
+        functional: our name of it, see `PYSCF_NAMES`.
+        grid_level: 0 to 9.
+
+    Raises:
+        DataError: as `pyscf_functional`.
+    """
+    from pyscf import dft
+
+    calculation = dft.RKS(mol, xc=pyscf_functional(functional))
+    calculation.grids.level = grid_level
+    return calculation
+
+
+def overlap(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str) -> np.ndarray:
+    """Return the overlaps of the orbitals, (orbitals, orbitals); positions in Å.
+
+    Raises:
+        DataError: as `molecule`, but any number of electrons will do.
+    """
+    charge = int(np.sum(np.asarray(numbers))) % 2
+    mol = molecule(numbers, positions, basis, charge)
+    return _in_package_order(mol.intor_symmetric("int1e_ovlp"), numbers, basis)
+
+
+def core_hamiltonian(
+    numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str, charge: int = 0
+) -> np.ndarray:
+    """Return kinetic energy plus attraction by the nuclei, (orbitals, orbitals) Hartree; positions in Å.
+
+    Raises:
+        DataError: as `molecule`.
+    """
+    from pyscf import scf
+
+    mol = molecule(numbers, positions, basis, charge)
+    return _in_package_order(scf.hf.get_hcore(mol), numbers, basis)
+
+
+def initial_hamiltonian(
+    numbers: Sequence[int] | np.ndarray,
+    positions: np.ndarray,
+    basis: str,
+    functional: str,
+    charge: int = 0,
+    grid_level: int = GRID_LEVEL,
+) -> np.ndarray:
+    """Return the Fock matrix of the `minao` guess density, (orbitals, orbitals) Hartree; positions in Å.
+
+    It is what a self-consistent calculation with the same functional would start from. Costs about as much as one
+    of its cycles.
+
+    Raises:
+        DataError: as `molecule` and `pyscf_functional`.
+    """
+    calculation = kohn_sham(molecule(numbers, positions, basis, charge), functional, grid_level)
+    fock = calculation.get_fock(dm=calculation.init_guess_by_minao())
+    return _in_package_order(np.asarray(fock), numbers, basis)
+
+
+def orbital_energies(hamiltonian: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
+    """Return the eigenvalues ε of ``H C = S C ε``, ascending, Hartree.
+
+    Args:
+        hamiltonian: (..., orbitals, orbitals), symmetric.
+        overlaps: of the same shape and in the same order.
+
+    Raises:
+        DataError: other shapes, or overlaps that are not positive definite.
+    """
+    if hamiltonian.shape != overlaps.shape or hamiltonian.ndim < 2 or hamiltonian.shape[-1] != hamiltonian.shape[-2]:
+        raise DataError(
+            f"Hamiltonian and overlap must be square and of one shape, got {hamiltonian.shape} and {overlaps.shape}."
+        )
+    energies = np.empty(hamiltonian.shape[:-1])
+    try:
+        for index in np.ndindex(hamiltonian.shape[:-2]):
+            energies[index] = eigh(hamiltonian[index], overlaps[index], eigvals_only=True)
+    except (LinAlgError, ValueError) as error:
+        raise DataError(
+            f"The overlaps of orbitals must be positive definite and finite ({error}): two atoms may be in one place, "
+            "or the orbitals in another order than the Hamiltonian's."
+        ) from error
+    return energies
+
+
+def check_overlap(stored: np.ndarray, numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str) -> float:
+    """Return the largest difference between an overlap and the one that PySCF computes for the same structure.
+
+    A large one means another basis, another order of orbitals, or positions in another unit.
+
+    Args:
+        stored: (orbitals, orbitals) in the order `mlip`.
+        numbers: atomic numbers.
+        positions: Å.
+        basis: see :func:`mlip.data.orbitals.shells`.
+
+    Raises:
+        DataError: as `overlap`.
+    """
+    return float(np.abs(stored - overlap(numbers, positions, basis)).max())
+
+
+def _in_package_order(matrix: np.ndarray, numbers: Sequence[int] | np.ndarray, basis: str) -> np.ndarray:
+    index = permutation(numbers, basis, "pyscf", "mlip")
+    if len(index) != len(matrix):
+        raise DataError(f"PySCF has {len(matrix)} orbitals in {basis}, {num_orbitals(numbers, basis)} were expected.")
+    return np.ascontiguousarray(matrix[index[:, None], index], dtype=np.float64)
+
+
+def _formula(numbers: Sequence[int] | np.ndarray) -> str:
+    found, counts = np.unique(np.asarray(numbers), return_counts=True)
+    return "".join(f"{chemical_symbols[n]}{c if c > 1 else ''}" for n, c in zip(found.tolist(), counts.tolist()))

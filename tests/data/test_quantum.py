@@ -1,0 +1,145 @@
+"""Matrices through PySCF, against those that were stored when the reference data were made."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from mlip.core.errors import DataError
+from mlip.data import pyscf_extra
+from mlip.data.orbitals import reorder
+from mlip.data.quantum import (
+    check_overlap,
+    core_hamiltonian,
+    functional_of,
+    initial_hamiltonian,
+    kohn_sham,
+    molecule,
+    orbital_energies,
+    overlap,
+    pyscf_functional,
+)
+from tests.data.fixtures.qh9 import BOHR_ANGSTROM, WATER, WATER_BOHR
+
+POSITIONS = np.array(WATER_BOHR) * BOHR_ANGSTROM
+
+
+def test_names_of_functionals_by_version():
+    """b3lyp changed its meaning in PySCF 2.3."""
+    assert functional_of("b3lyp", "2.2.1") == functional_of("B3LYP", "1.7.6") == "b3lyp5"
+    assert functional_of("b3lyp", "2.3.0") == functional_of("b3lyp", "2.14.0") == "b3lyp"
+    assert functional_of("b3lypg", "2.2.1") == "b3lyp"
+    assert functional_of("b3lyp5", "2.14.0") == "b3lyp5"
+    assert functional_of("PBE", "2.2.1") == "pbe"
+
+
+def test_names_that_pyscf_is_told():
+    libxc = pytest.importorskip("pyscf.dft.libxc")
+    hybrid, parts = libxc.parse_xc(pyscf_functional("b3lyp5"))
+    assert hybrid[0] == 0.2
+    assert (7, 0.19) in parts  # VWN5
+    assert libxc.parse_xc(pyscf_functional("b3lyp"))[1] == ((402, 1),)  # libxc's B3LYP, with VWN's RPA fit
+    with pytest.raises(DataError, match=r"no functional 'b3lp'\. Did you mean 'b3lyp'\?"):
+        pyscf_functional("b3lp")
+    with pytest.raises(DataError, match="must be named"):
+        pyscf_functional("")
+
+
+def test_without_pyscf(monkeypatch):
+    monkeypatch.setattr(pyscf_extra, "find_spec", lambda name: None)
+    for compute in (overlap, core_hamiltonian):
+        with pytest.raises(DataError, match=r"PySCF is needed .* pip install 'mlip-kit\[qm\]'"):
+            compute(WATER, POSITIONS, "def2-svp")
+    assert np.allclose(orbital_energies(np.diag([2.0, 1.0]), np.eye(2)), [1.0, 2.0])
+
+
+def test_orbital_energies():
+    rng = np.random.default_rng(0)
+    transform = rng.normal(size=(4, 6, 6)) + 3 * np.eye(6)
+    values = np.sort(rng.normal(size=(4, 6)), axis=1)
+    overlaps = transform @ transform.transpose(0, 2, 1)
+    hamiltonian = transform @ (values[..., None] * transform.transpose(0, 2, 1))
+    assert np.allclose(orbital_energies(hamiltonian, overlaps), values, atol=1e-10)
+    with pytest.raises(DataError, match="positive definite"):
+        orbital_energies(np.eye(2), np.diag([1.0, -1.0]))
+    with pytest.raises(DataError, match="one shape"):
+        orbital_energies(np.eye(2), np.eye(3))
+
+
+def test_molecules_that_are_refused():
+    pytest.importorskip("pyscf")
+    with pytest.raises(DataError, match="HO with charge 0 has 9"):
+        molecule([8, 1], POSITIONS[:2], "def2-svp")
+    assert molecule([8, 1], POSITIONS[:2], "def2-svp", charge=-1).nelectron == 10
+    with pytest.raises(DataError, match="belongs to a pseudopotential"):
+        molecule(WATER, POSITIONS, "gth-dzvp")
+    with pytest.raises(DataError, match="Did you mean 'def2-svp'"):
+        molecule(WATER, POSITIONS, "def2-svpx")
+
+
+def test_heavy_elements_get_the_core_potential_of_their_basis():
+    """Iodine in def2-SVP: 28 of its 53 electrons are in the potential."""
+    pytest.importorskip("pyscf")
+    hydrogen_iodide = np.array([[0, 0, 0], [0, 0, 1.6]])
+    assert molecule([53, 1], hydrogen_iodide, "def2-svp").nelectron == 26
+    assert overlap([53, 1], hydrogen_iodide, "def2-svp").shape == (31, 31)
+
+
+def test_overlap_of_two_hydrogen_s_functions_by_hand():
+    """Gaussians of STO-3G: the sum over primitives in closed form."""
+    pytest.importorskip("pyscf")
+    exponents, weights = np.array([3.425250914, 0.6239137298, 0.168855404]), np.array([0.1543289673, 0.5353281423])
+    weights = np.append(weights, 0.4446345422)
+    a, b = exponents[:, None], exponents[None]
+    norms = np.prod(np.meshgrid(*[weights * (2 * exponents / np.pi) ** 0.75] * 2), axis=0)
+    value = float((norms * (np.pi / (a + b)) ** 1.5 * np.exp(-a * b / (a + b) * 1.4**2)).sum())
+    found = overlap([1, 1], np.array([[0, 0, 0], [0, 0, 1.4 * BOHR_ANGSTROM]]), "sto-3g")
+    assert found[0, 1] == pytest.approx(value, abs=1e-7)
+    assert check_overlap(found, [1, 1], np.array([[0, 0, 0], [0, 0, 1.4 * BOHR_ANGSTROM]]), "sto-3g") == 0.0
+
+
+@pytest.fixture(scope="module")
+def stored(reference_data):
+    """The first water of the trajectories, read without the package, in PySCF's order."""
+    pytest.importorskip("pyscf")
+    h5py = pytest.importorskip("h5py")
+    folder = reference_data / "qh9"
+    connection = sqlite3.connect(f"{(folder / 'QH9Dynamic_sample_water.db').as_uri()}?mode=ro", uri=True)
+    numbers, positions, fock, energy = connection.execute("SELECT Z, pos, Ham, epot FROM data LIMIT 1").fetchone()
+    connection.close()
+    with h5py.File(folder / "QH9Dynamic_sample_water_extras.h5") as extras:
+        found = {name: extras["0_0"][name][:] for name in ("overlap", "core_hamiltonian", "fock_minao_guess")}
+    found["fock"] = np.frombuffer(fock, "<f8").reshape(24, 24)
+    ordered = {name: reorder(matrix, WATER, "def2-svp", "pyscf", "mlip") for name, matrix in found.items()}
+    return np.frombuffer(numbers, "<i4"), np.frombuffer(positions, "<f8").reshape(3, 3), ordered, energy
+
+
+@pytest.mark.reference
+def test_stored_overlap_core_hamiltonian_and_initial_guess(stored):
+    numbers, bohr, matrices, _ = stored
+    positions = bohr * BOHR_ANGSTROM
+    assert np.abs(overlap(numbers, positions, "def2-svp") - matrices["overlap"]).max() < 1e-12
+    assert np.abs(core_hamiltonian(numbers, positions, "def2-svp") - matrices["core_hamiltonian"]).max() < 1e-10
+    guess = matrices["fock_minao_guess"]
+    assert np.abs(initial_hamiltonian(numbers, positions, "def2-svp", "b3lyp5") - guess).max() < 1e-8
+    assert np.abs(initial_hamiltonian(numbers, positions, "def2-svp", "b3lyp") - guess).max() > 1e-3
+
+
+@pytest.mark.reference
+def test_b3lyp5_is_the_functional_of_the_stored_matrix(stored):
+    """The trap: what PySCF calls b3lyp since 2.3 is off by 37 mEh in energy and millihartrees in the matrix."""
+    numbers, bohr, matrices, energy = stored
+    mol = molecule(numbers, bohr * BOHR_ANGSTROM, "def2-svp")
+    errors = {}
+    for functional in ("b3lyp5", "b3lyp"):
+        calculation = kohn_sham(mol, functional)
+        calculation.conv_tol = 1e-11
+        total = calculation.kernel()
+        fock = reorder(calculation.get_fock(), WATER, "def2-svp", "pyscf", "mlip")
+        errors[functional] = (total - energy, np.abs(fock - matrices["fock"]).max())
+    assert abs(errors["b3lyp5"][0]) < 1e-8
+    assert errors["b3lyp5"][1] < 1e-5
+    assert errors["b3lyp"][0] == pytest.approx(-0.0371, abs=1e-4)
+    assert 3e-3 < errors["b3lyp"][1] < 5e-3
