@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
@@ -111,23 +112,31 @@ class LabelUnits:
         """
         hints: dict[str, str] = {}
         for key, value in info.items():
-            match = _HINT_KEY.match(key)
-            if match is None or not isinstance(value, str):
+            quantity = _hinted(key)
+            if quantity is None or not isinstance(value, str):
                 continue
-            stated = _read_hint((match[1] or "").lower(), value)
-            if match[1] and not stated:
+            stated = _read_hint(quantity, value)
+            if quantity and not stated:
                 raise DataError(f"{where} says {key}={value!r}, which is no known unit. Correct or remove it.")
-            for quantity, unit in stated:
-                hints[quantity] = unit
-                configured = getattr(self, quantity)
+            for kind, unit in stated:
+                hints[kind] = unit
+                configured = getattr(self, kind)
                 if unit != configured:
                     raise DataError(
-                        f"{where} says {key}={value!r}, but the {quantity} is read in {configured}. "
-                        f"Set {quantity}_unit: {unit} if the file is right, or correct the file."
+                        f"{where} says {key}={value!r}, but the {kind} is read in {configured}. "
+                        f"Set {kind}_unit: {unit} if the file is right, or correct the file."
                     )
         return hints
 
 
+@lru_cache(maxsize=1024)
+def _hinted(key: str) -> str | None:
+    """Return the quantity whose unit a key names, "" for units of everything, None for another key."""
+    match = _HINT_KEY.match(key)
+    return None if match is None else (match[1] or "").lower()
+
+
+@lru_cache(maxsize=1024)
 def _read_hint(kind: str, text: str) -> list[tuple[str, str]]:
     """Return the (quantity, unit) pairs that a hint states; words that are no unit say nothing."""
     if kind == "force":

@@ -1,6 +1,6 @@
 """Find and check the labels of one frame: which key is the energy, which sign has the stress.
 
-Values are taken as the file has them. In particular forces come from ``calc.results``, never from
+Values are taken as the file has them. In particular forces are the stated results, never those of
 ``atoms.get_forces()``, which sets those of fixed atoms to zero.
 """
 
@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
-from mlip.core.fields import FIELDS, LABELS
+from mlip.core.fields import FIELDS, INPUTS, LABELS
+from mlip.data.frame import Frame
 from mlip.data.label_units import LabelUnits
+
+READABLE: tuple[str, ...] = (*LABELS, *INPUTS)
+"""Fields that can be read from a frame."""
 
 _WORDS = {
     "energy": ("energy",),
     "forces": ("forces", "force"),
     "stress": ("stress", "virial", "virials"),
+    "magmoms": ("magmoms",),
 }
 CANDIDATES: dict[str, tuple[str, ...]] = {
     label: tuple(
@@ -29,21 +35,35 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
         for pattern in ("{}", "ref_{}", "dft_{}", "qm_{}", "total_{}", "{}_ref", "{}_dft", "{}_qm")
     )
     for label, words in _WORDS.items()
-} | {label: (label,) for label in LABELS if label not in _WORDS}
+} | {label: (label,) for label in READABLE if label not in _WORDS}
 """Keys that are recognised as a label without being named in the configuration; case does not matter."""
+CANDIDATES["charge"] = ("charge", "total_charge")
+CANDIDATES["spin"] = ("spin", "multiplicity", "spin_multiplicity")
 
+_KEYED = ("energy", "forces", "stress")
 _NOT_LABELS = frozenset({"numbers", "positions"})
 ASYMMETRY = 0.01
 """Largest difference of off-diagonal stress components, relative to the largest component."""
 
 
 class MissingLabel(DataError):
-    """A frame lacks a label that the data set promises."""
+    """A frame lacks a label that the data set promises.
 
-    def __init__(self, label: str, hint: str) -> None:
-        super().__init__(f"no {label}; {hint}")
+    Attributes:
+        label: that is missing.
+        hint: which keys there are, and what to do.
+        where: "file:frame".
+    """
+
+    def __init__(self, label: str, hint: str, where: str) -> None:
+        super().__init__(f"{where}: no {label}; {hint}")
         self.label = label
         self.hint = hint
+        self.where = where
+
+    def __reduce__(self) -> tuple[type[MissingLabel], tuple[str, str, str]]:
+        # Exceptions pickle by their one message, which is not what this one is made from.
+        return type(self), (self.label, self.hint, self.where)
 
 
 @dataclass(frozen=True)
@@ -69,18 +89,18 @@ class LabelReader:
 
     def __post_init__(self) -> None:
         for label in (*self.required, *self.optional, *self.keys):
-            if label not in LABELS:
+            if label not in READABLE:
                 raise ConfigError(
-                    f"A label must be one of {', '.join(LABELS)}, got {label!r}.{did_you_mean(label, LABELS)}"
+                    f"A label must be one of {', '.join(READABLE)}, got {label!r}.{did_you_mean(str(label), READABLE)}"
                 )
         if not self.required:
-            raise ConfigError(f"labels must name at least one of {', '.join(LABELS)}.")
+            raise ConfigError(f"labels must name at least one of {', '.join(READABLE)}.")
 
-    def read(self, atoms: Atoms, where: str, required: tuple[str, ...] | None = None) -> dict[str, Any]:
+    def read(self, frame: Frame | Atoms, where: str, required: tuple[str, ...] | None = None) -> dict[str, Any]:
         """Read the labels of one frame.
 
         Args:
-            atoms: as ASE read it.
+            frame: as the file has it, or as ASE read it.
             where: "file:frame", for messages.
             required: other labels than usual, for an isolated atom.
 
@@ -92,26 +112,26 @@ class LabelReader:
             DataError: ambiguous keys, a wrong shape, values that are not finite or absurd.
         """
         required = self.required if required is None else required
-        present = raw_values(atoms)
+        present = raw_values(frame)
         values: dict[str, np.ndarray] = {}
         keys: dict[str, str] = {}
         for label in dict.fromkeys((*required, *self.optional)):
-            key = self._find(label, present, atoms, where)
+            key = self._find(label, present, frame, where)
             if key is not None:
                 keys[label] = key
-                values[label] = self._convert(label, key, present[key], atoms, where)
+                values[label] = self._convert(label, key, present[key], frame, where)
             elif label in required:
-                raise MissingLabel(label, self._missing_hint(label, present))
+                raise MissingLabel(label, self._missing_hint(label, present), where)
         return {"values": values, "keys": keys}
 
-    def _find(self, label: str, present: Mapping[str, Any], atoms: Atoms, where: str) -> str | None:
+    def _find(self, label: str, present: Mapping[str, Any], frame: Frame | Atoms, where: str) -> str | None:
         """Return the key of a label in a frame, None if there is none."""
         named = self.keys.get(label)
         if named is not None:
             return named if named in present else None
-        found = [key for candidate in CANDIDATES[label] for key in present if key.lower() == candidate]
+        found = _usual_keys(label, tuple(present))
         if len(found) > 1:
-            first, *others = [self._convert(label, key, present[key], atoms, where) for key in found]
+            first, *others = [self._convert(label, key, present[key], frame, where) for key in found]
             if not all(np.allclose(first, other, rtol=1e-6, atol=1e-6) for other in others):
                 raise DataError(
                     f"{where} has several keys that could be its {label}, with different values: "
@@ -126,11 +146,13 @@ class LabelReader:
         guess = did_you_mean(wanted, [key for key in present if key != wanted])
         looked = f"{label}_key is '{named}'" if named is not None else "no usual key was found"
         listing = ", ".join(sorted(present)) or "none"
-        advice = f"Set {label}_key to the right one." if label in _WORDS else f"Give the frames the key '{label}'."
+        advice = f"Set {label}_key to the right one." if label in _KEYED else f"Give the frames the key '{label}'."
         return f"{looked}, the keys there are: {listing}.{guess} {advice}"
 
-    def _convert(self, label: str, key: str, value: Any, atoms: Atoms, where: str) -> np.ndarray:
+    def _convert(self, label: str, key: str, value: Any, frame: Frame | Atoms, where: str) -> np.ndarray:
         """Return a label in the package's units and shape, checked."""
+        if FIELDS[label].kind != "float":
+            return _as_input(label, key, value, len(frame), where)
         try:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -142,10 +164,10 @@ class LabelReader:
                 raise DataError(f"{where}: the energy '{key}' must be one number, got shape {array.shape}.")
             return np.array(array.item() * self.units.to_ev)
         if label == "forces":
-            return self._forces(key, array, len(atoms), where)
+            return self._forces(key, array, len(frame), where)
         if label == "stress":
-            return self._stress(key, array, atoms, where)
-        return _as_field(label, key, array, len(atoms), where)
+            return self._stress(key, array, frame, where)
+        return _as_field(label, key, array, len(frame), where)
 
     def _forces(self, key: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray:
         if array.shape != (num_atoms, 3):
@@ -159,7 +181,7 @@ class LabelReader:
             )
         return forces
 
-    def _stress(self, key: str, array: np.ndarray, atoms: Atoms, where: str) -> np.ndarray:
+    def _stress(self, key: str, array: np.ndarray, frame: Frame | Atoms, where: str) -> np.ndarray:
         """Return (3, 3) eV/Å³ from 3×3, nine or six (Voigt) numbers; a virial is −V·stress, in eV."""
         if array.size == 6:
             xx, yy, zz, yz, xz, xy = array.ravel()
@@ -175,14 +197,14 @@ class LabelReader:
         tensor = (tensor + tensor.T) / 2
         if "virial" not in key.lower():
             return tensor * self.units.to_stress
-        volume = abs(np.linalg.det(atoms.cell.array))
+        volume = abs(np.linalg.det(np.asarray(frame.cell)))
         if volume < 1e-6:
             raise DataError(f"{where}: the virial '{key}' needs a cell with a volume, this frame has none.")
         return -tensor * self.units.to_ev / (volume * self.units.to_angstrom**3)
 
 
 def _as_field(label: str, key: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray:
-    """Return a label that has no unit as the field table wants it."""
+    """Return a label that has no unit in the shape that the field table wants."""
     field = FIELDS[label]
     rows = (num_atoms,) if field.level == "atom" else ()
     if array.shape[: len(rows)] != rows or not field.fits(array.shape[len(rows) :]):
@@ -193,8 +215,35 @@ def _as_field(label: str, key: str, array: np.ndarray, num_atoms: int, where: st
     return array
 
 
-def raw_values(atoms: Atoms) -> dict[str, Any]:
-    """Return everything a frame carries, by key: ``info``, per-atom arrays and the attached results."""
-    results = atoms.calc.results if atoms.calc is not None else {}
-    arrays = {key: value for key, value in atoms.arrays.items() if key not in _NOT_LABELS}
-    return {**atoms.info, **arrays, **results}
+def _as_input(label: str, key: str, value: Any, num_atoms: int, where: str) -> np.ndarray:
+    """Return whole numbers or bools in the kind and shape that the field table wants."""
+    array = np.asarray(value)
+    wanted, names = (np.bool_, "T and F") if FIELDS[label].kind == "bool" else (np.int64, "whole numbers")
+    # A bool is no charge, and 2 no yes; 1.0 is a whole number.
+    known = array.dtype.kind in ("bi" if wanted is np.bool_ else "if") and (np.abs(array) < 2**53).all()
+    if not known or not (array == array.astype(wanted)).all():
+        raise DataError(f"{where}: the {label} '{key}' must be {names}, got {_shortened(value)}.")
+    found = _as_field(label, key, array.astype(wanted), num_atoms, where)
+    if label == "spin" and found < 1:
+        raise DataError(f"{where}: the spin '{key}' must be the multiplicity 2S + 1, at least 1, got {found}.")
+    return found
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+@lru_cache(maxsize=1024)
+def _usual_keys(label: str, present: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the keys of a frame that are usual names of a label, the usual order first."""
+    return tuple(key for candidate in CANDIDATES[label] for key in present if key.lower() == candidate)
+
+
+def raw_values(frame: Frame | Atoms) -> dict[str, Any]:
+    """Return everything a frame carries, by key: ``info``, per-atom arrays, the results, ``fixed``."""
+    arrays = {key: value for key, value in frame.arrays.items() if key not in _NOT_LABELS}
+    if isinstance(frame, Atoms):
+        return {**frame.info, **arrays, **(frame.calc.results if frame.calc is not None else {})}
+    fixed = {} if frame.fixed is None else {"fixed": frame.fixed}
+    return {**frame.info, **arrays, **frame.results, **fixed}

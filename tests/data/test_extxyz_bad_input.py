@@ -17,7 +17,7 @@ from tests.data.frames import frame_text
 def test_missing_forces_are_never_silent(file):
     bare = frame_text(columns="species:S:1:pos:R:3", rows=["H 0 0 0", "H 0 0 0.8"])
     with pytest.raises(DataError) as caught:
-        ExtxyzDataset(file(frame_text() + bare * 2))
+        list(ExtxyzDataset(file(frame_text() + bare * 2)))
     message = str(caught.value)
     assert "2 of 3 frames have no forces" in message
     assert "data.xyz:1" in message
@@ -26,25 +26,25 @@ def test_missing_forces_are_never_silent(file):
 
 def test_misspelt_label_in_the_file_is_pointed_at(file):
     with pytest.raises(DataError, match=r"keys there are: energy, forcs\. Did you mean 'forcs'\?"):
-        ExtxyzDataset(file(frame_text(forces="forcs")))
+        list(ExtxyzDataset(file(frame_text(forces="forcs"))))
 
 
 def test_misspelt_key_in_the_configuration_is_pointed_at(file):
     path = file(frame_text("REF_energy=-1"))
     with pytest.raises(DataError, match=r"energy_key is 'REF_enrgy'.*Did you mean 'REF_energy'\?"):
-        ExtxyzDataset(path, energy_key="REF_enrgy")
+        list(ExtxyzDataset(path, energy_key="REF_enrgy"))
 
 
 def test_named_optional_key_that_no_frame_has_is_refused(file):
     with pytest.raises(DataError, match="No frame has the stress 'REF_stress'"):
-        ExtxyzDataset(file(frame_text()), optional_labels=["stress"], stress_key="REF_stress")
+        list(ExtxyzDataset(file(frame_text()), optional_labels=["stress"], stress_key="REF_stress"))
 
 
 def test_two_different_energies_are_ambiguous(file):
     with pytest.raises(DataError, match=r"data\.xyz:0 has several keys .* energy, REF_energy.*energy_key: energy"):
-        ExtxyzDataset(file(frame_text("energy=-1.0 REF_energy=-2.0")))
+        list(ExtxyzDataset(file(frame_text("energy=-1.0 REF_energy=-2.0"))))
     with pytest.raises(DataError, match="several keys"):
-        ExtxyzDataset(file(frame_text("energy=-1.0 Energy=-2.0")))
+        list(ExtxyzDataset(file(frame_text("energy=-1.0 Energy=-2.0"))))
 
 
 def test_the_same_energy_twice_is_fine(file):
@@ -53,7 +53,7 @@ def test_the_same_energy_twice_is_fine(file):
 
 def test_frames_with_different_keys_are_ambiguous(file):
     with pytest.raises(DataError, match=r"The energy is 'energy' in .*:0, but 'dft_energy' in .*:1"):
-        ExtxyzDataset(file(frame_text() + frame_text("dft_energy=-10.5")))
+        list(ExtxyzDataset(file(frame_text() + frame_text("dft_energy=-10.5"))))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_frames_with_different_keys_are_ambiguous(file):
 )
 def test_values_that_cannot_be_right_are_refused(file, content, words):
     with pytest.raises(DataError, match=words):
-        ExtxyzDataset(file(content))
+        list(ExtxyzDataset(file(content)))
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_values_that_cannot_be_right_are_refused(file, content, words):
 )
 def test_bad_stress_is_refused(file, value, words):
     with pytest.raises(DataError, match=words):
-        ExtxyzDataset(file(frame_text(extra=f'REF_stress="{value}"')), labels=["energy", "stress"])
+        list(ExtxyzDataset(file(frame_text(extra=f'REF_stress="{value}"')), labels=["energy", "stress"]))
 
 
 def test_virial_of_a_molecule_is_refused(file):
     with pytest.raises(DataError, match="needs a cell with a volume"):
-        ExtxyzDataset(file(frame_text(extra='virials="1 0 0 0 1 0 0 0 1"')), labels=["energy", "stress"])
+        list(ExtxyzDataset(file(frame_text(extra='virials="1 0 0 0 1 0 0 0 1"')), labels=["energy", "stress"]))
 
 
 # ---- units hints
@@ -107,7 +107,7 @@ def test_virial_of_a_molecule_is_refused(file):
 )
 def test_units_hints_that_contradict_the_configuration_are_refused(file, hint):
     with pytest.raises(DataError, match=r"data\.xyz:1 says .* is read in"):
-        ExtxyzDataset(file(frame_text(extra="energy_unit=eV") + frame_text(extra=hint)))
+        list(ExtxyzDataset(file(frame_text(extra="energy_unit=eV") + frame_text(extra=hint))))
 
 
 @pytest.mark.parametrize("hint", ["energy_unit=eV", 'units="eV, Angstrom"', "forces_unit=eV/Ang", "units=metal"])
@@ -117,13 +117,13 @@ def test_units_hints_that_agree_are_fine(file, hint):
 
 def test_unknown_unit_hint_and_unknown_unit_are_refused(file):
     with pytest.raises(DataError, match="no known unit"):
-        ExtxyzDataset(file(frame_text(extra="energy_unit=furlong")))
+        list(ExtxyzDataset(file(frame_text(extra="energy_unit=furlong"))))
     with pytest.raises(ConfigError, match=r"Did you mean 'Hartree'\?"):
-        ExtxyzDataset(file(frame_text()), energy_unit="Hartre")
+        list(ExtxyzDataset(file(frame_text()), energy_unit="Hartre"))
     with pytest.raises(ConfigError, match="stress_sign"):
-        ExtxyzDataset(file(frame_text()), stress_sign=0)
+        list(ExtxyzDataset(file(frame_text()), stress_sign=0))
     with pytest.raises(ConfigError, match=r"Did you mean 'forces'\?"):
-        ExtxyzDataset(file(frame_text()), labels=["energy", "force"])
+        list(ExtxyzDataset(file(frame_text()), labels=["energy", "force"]))
 
 
 # ---- damaged files
@@ -150,7 +150,7 @@ def test_unknown_unit_hint_and_unknown_unit_are_refused(file):
 )
 def test_damaged_files_give_one_clear_sentence(file, content, words):
     with pytest.raises(DataError, match=words) as caught:
-        ExtxyzDataset(file(content))
+        list(ExtxyzDataset(file(content)))
     assert "data.xyz" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -166,7 +166,7 @@ def test_a_file_cut_anywhere_is_refused_or_whole(tmp_path_factory, cut):
     path.write_text(text)
     first = frame_text(extra="step=1")
     try:
-        data = ExtxyzDataset(path)
+        data = list(ExtxyzDataset(path))
     except DataError:
         return
     # What is accepted ends exactly where a frame ends.
@@ -176,13 +176,13 @@ def test_a_file_cut_anywhere_is_refused_or_whole(tmp_path_factory, cut):
 def test_paths_that_do_not_exist(tmp_path, file):
     file(frame_text(), "water.xyz")
     with pytest.raises(DataError, match=r"No file matches .*Did you mean 'water\.xyz'\?"):
-        ExtxyzDataset(tmp_path / "watr.xyz")
+        list(ExtxyzDataset(tmp_path / "watr.xyz"))
     with pytest.raises(DataError, match="is a folder"):
-        ExtxyzDataset(tmp_path)
+        list(ExtxyzDataset(tmp_path))
     with pytest.raises(DataError, match=r"set data\.path"):
-        ExtxyzDataset("???")
+        list(ExtxyzDataset("???"))
     with pytest.raises(DataError, match="listed once"):
-        ExtxyzDataset([tmp_path / "water.xyz", tmp_path / "water.xyz"])
+        list(ExtxyzDataset([tmp_path / "water.xyz", tmp_path / "water.xyz"]))
 
 
 def test_far_apart_atoms_are_read(tmp_path):
@@ -205,8 +205,8 @@ def test_labels_without_a_unit_are_read_by_their_name(tmp_path):
     frames[1].info = {"chirality": np.array([1.0, 2.0]), "class_scores": np.ones(3)}
     write(path, frames, format="extxyz")
     with pytest.raises(DataError, match=r"shapes.xyz:1: the chirality 'chirality' must have shape \(\), got \(2,\)"):
-        ExtxyzDataset(path, labels=["chirality"])
+        list(ExtxyzDataset(path, labels=["chirality"]))
     del frames[1].info["chirality"]
     write(path, frames, format="extxyz")
     with pytest.raises(DataError, match="Give the frames the key 'chirality'"):
-        ExtxyzDataset(path, labels=["chirality"])
+        list(ExtxyzDataset(path, labels=["chirality"]))

@@ -156,16 +156,16 @@ def test_one_atom_in_a_crystal_is_a_sample(file):
 
 def test_two_energies_for_one_atom_are_refused(file):
     with pytest.raises(DataError, match=r"Two energies for the isolated atom H: -3\.25 eV .*:0\) and -4\.0 eV .*:1"):
-        ExtxyzDataset(file(ISOLATED + ISOLATED.replace("-3.25", "-4.0") + frame_text()))
+        list(ExtxyzDataset(file(ISOLATED + ISOLATED.replace("-3.25", "-4.0") + frame_text())))
 
 
 def test_only_isolated_atoms_are_refused_unless_asked_for(file):
     path = file(ISOLATED)
     with pytest.raises(DataError, match="only isolated atoms"):
-        ExtxyzDataset(path)
+        list(ExtxyzDataset(path))
     assert len(ExtxyzDataset(path, include_isolated_atoms=True)) == 1
 
 
 def test_isolated_atom_with_two_atoms_is_refused(file):
     with pytest.raises(DataError, match="the frame has 2 atoms"):
-        ExtxyzDataset(file(frame_text(extra="config_type=IsolatedAtom")))
+        list(ExtxyzDataset(file(frame_text(extra="config_type=IsolatedAtom"))))

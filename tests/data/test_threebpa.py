@@ -39,6 +39,13 @@ def test_subset_and_isolated_atoms(folder):
     assert "MIT" in data.licence
 
 
+def test_the_folder_is_recognised(folder):
+    assert ThreeBPADataset.recognise(folder).certainty == 3
+    assert ThreeBPADataset.recognise(folder / "train_300K.xyz") is None
+    (folder / "iso_atoms.xyz").unlink()
+    assert ThreeBPADataset.recognise(folder) is None
+
+
 def test_bad_folders_are_refused(folder, tmp_path):
     with pytest.raises(DataError, match=r"no subset 'train_300'\. Did you mean 'train_300K'\?"):
         ThreeBPADataset(folder, "train_300")
@@ -79,4 +86,4 @@ def test_shipped_configurations_name_real_options(name, folder):
     dataset = options["dataset"]
     built = locate(dataset.pop("_target_"))(**dataset)
     assert len(built) == 2
-    assert set(options["split"]) == {"train", "valid", "test", "seed", "allow_duplicates"}
+    assert set(options["split"]) - {"by"} == {"train", "valid", "test", "seed", "allow_duplicates"}

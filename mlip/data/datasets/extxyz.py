@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cached_property
+from io import BytesIO
+from itertools import islice
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 
 from mlip.core.errors import DataError
-from mlip.core.fields import LABELS
-from mlip.data.datasets.base import Dataset
-from mlip.data.datasets.extxyz_frames import expand_paths, read_frames
+from mlip.data.bounded import open_binary
+from mlip.data.datasets.base import Chunk, Recognition
+from mlip.data.datasets.extxyz_frames import expand_paths, frames_from
+from mlip.data.datasets.extxyz_lines import looks_like_extxyz, sections
+from mlip.data.datasets.streamed import StreamedDataset
+from mlip.data.frame import Frame
 from mlip.data.label_units import LabelUnits
 from mlip.data.labels import LabelReader, MissingLabel
 from mlip.data.sample import Sample
 
-SAME_ENERGY = 1e-6
-"""eV; isolated-atom energies of one element that differ by more contradict each other."""
+SUFFIXES = (".xyz", ".extxyz")
+COMPRESSED = (".xz", ".gz", ".bz2", ".zst")
+"""Suffixes of compressed files; such a file is one chunk. (Zstandard is refused when it is opened.)"""
 
 
-class ExtxyzDataset(Dataset):
+class ExtxyzDataset(StreamedDataset):
     """Frames of one or more extxyz files.
 
     Isolated atoms (``config_type=IsolatedAtom``, or a single atom without periodic axes) give
-    `isolated_atom_energies` and are kept out of the samples. All frames are read when the object is made, so
-    that what is wrong is said before anything starts.
+    `isolated_atom_energies` and are kept out of the samples.
 
     Args:
-        path: one file, a list of files, or a glob pattern.
-        labels: labels that every frame must have: ``energy``, ``forces``, ``stress``.
+        path: one file, a list of files, or a glob pattern; files may be compressed (.xz, .gz, .bz2).
+        labels: labels that every frame must have: ``energy``, ``forces``, ``stress``, ``magmoms``, …, or inputs such
+            as ``charge`` and ``fixed`` (from the column ``move_mask``).
         optional_labels: labels that are used where a frame has them.
         energy_key: key of the energy in the file; None looks for the usual ones (energy, REF_energy, …).
         forces_key: key of the forces, likewise.
         stress_key: key of the stress or virial, likewise; a key with "virial" in it is −V·stress.
+        group_key: key of what frames of one group share, such as a trajectory; every frame must have it.
         energy_unit: unit of energies and virials in the file, see `LabelUnits`.
         length_unit: unit of positions and cell; forces are in energy_unit / length_unit.
         stress_unit: unit of stresses.
@@ -43,8 +54,8 @@ class ExtxyzDataset(Dataset):
         licence: licence of the data, for the record.
         citation: how to cite the data, for the record.
 
-    Raises:
-        DataError: files that are empty, truncated or no extxyz; labels that are missing, ambiguous, or
+    Raises (the files when they are read):
+        DataError: files that are not there, empty, truncated or no extxyz; labels that are missing, ambiguous, or
             cannot be right; the message names file and frame.
         ConfigError: an unknown label or unit.
     """
@@ -57,6 +68,7 @@ class ExtxyzDataset(Dataset):
         energy_key: str | None = None,
         forces_key: str | None = None,
         stress_key: str | None = None,
+        group_key: str | None = None,
         energy_unit: str = "eV",
         length_unit: str = "Angstrom",
         stress_unit: str = "eV/A^3",
@@ -68,118 +80,185 @@ class ExtxyzDataset(Dataset):
     ) -> None:
         units = LabelUnits(energy_unit, length_unit, stress_unit, stress_sign)
         keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-        reader = LabelReader(tuple(labels), tuple(optional_labels), keys, units, float(max_force))
+        self._reader = LabelReader(tuple(labels), tuple(optional_labels), keys, units, float(max_force))
+        self._group_key = group_key
+        self._include_isolated = include_isolated_atoms
+        self._files = expand_paths(path)
         self.units = units.as_dict()
         self.licence = licence
         self.citation = citation
-        self._samples: list[Sample] = []
-        self._isolated: dict[str, tuple[float, str]] = {}
-        self._read(expand_paths(path), reader, include_isolated_atoms)
-        if not self._samples:
-            raise DataError(
-                f"'{path}' holds only isolated atoms. Add files with structures to train on, or set "
-                "include_isolated_atoms: true."
-            )
-        everywhere = set.intersection(*(set(sample.labels) for sample in self._samples))
-        self.provides = tuple(label for label in LABELS if label in everywhere)
 
-    def __len__(self) -> int:
-        return len(self._samples)
+    def chunks(self) -> Iterator[Chunk]:
+        """Cut the files at frames, without parsing them; a compressed file is one chunk.
 
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
+        Raises:
+            DataError: a file is truncated or no extxyz; chunks before the damage have been handed out.
+        """
+        for file in self._files:
+            if file.suffix in COMPRESSED:
+                yield Chunk(str(file), (str(file), 0, None, 0, 0), None, _size(file))
+                continue
+            for part in sections(file):
+                key = f"{file}:{part.first}-{part.first + part.count - 1}"
+                location = (str(file), part.first, part.count, part.start, part.stop)
+                yield Chunk(
+                    key, location, None if self._include_isolated else part.count, max(part.stop - part.start, 1)
+                )
 
-    def isolated_atom_energies(self) -> dict[str, float]:
-        """Energies of the isolated atoms in the files by symbol, eV."""
-        return {symbol: energy for symbol, (energy, _) in self._isolated.items()}
+    def read(self, chunk: Chunk) -> Iterator[Sample | DataError]:
+        """Read the frames of a chunk, see `Dataset.read`.
 
-    def _read(self, files: list[Any], reader: LabelReader, include_isolated_atoms: bool) -> None:
-        missing: dict[str, list[tuple[str, MissingLabel]]] = {}
-        first_keys: dict[str, tuple[str, str]] = {}
-        seen_labels: set[str] = set()
-        num_frames = 0
-        for file in files:
-            for number, frame in enumerate(read_frames(file)):
-                where = f"{file}:{number}"
-                num_frames += 1
-                reader.units.check_hints(frame.info, where)
-                atoms = _in_angstrom(frame, reader.units)
-                alone = is_isolated_atom(frame, where)
-                required = ("energy",) if alone else None
-                try:
-                    found = reader.read(frame, where, required)
-                except MissingLabel as error:
-                    missing.setdefault(error.label, []).append((where, error))
-                    continue
-                seen_labels.update(found["values"])
-                sample = Sample(atoms, found["values"], _info(frame, where))
-                if alone:
-                    self._add_isolated(sample, where)
-                else:
-                    _check_same_keys(found["keys"], first_keys, where)
-                if not alone or include_isolated_atoms:
-                    self._samples.append(sample)
-        _report_missing(missing, num_frames)
-        for label in reader.optional:
-            if reader.keys.get(label) is not None and label not in seen_labels:
+        An isolated atom that is kept among the samples comes twice: once as a sample.
+
+        Raises:
+            DataError: the layout of the file is broken, or it has changed since it was cut.
+        """
+        for where, frame in _located_frames(chunk):
+            if isinstance(frame, DataError):
+                yield frame
+                continue
+            try:
+                yield from self._samples(frame, where)
+            except DataError as error:
+                yield error
+
+    def _samples(self, frame: Frame, where: str) -> Iterator[Sample]:
+        """Read a frame; an isolated atom that is kept comes once as such and once as a sample."""
+        reader = self._reader
+        reader.units.check_hints(frame.info, where)
+        alone = is_isolated_atom(frame, where)
+        found = reader.read(frame, where, ("energy",) if alone else None)
+        info = self._info(frame, where)
+        scale = reader.units.to_angstrom
+        atoms = Atoms(frame.numbers, positions=frame.positions * scale, cell=frame.cell * scale, pbc=frame.pbc)
+        if alone:
+            yield Sample(atoms, found["values"], info, isolated=True)
+        else:
+            self._check_keys(found["keys"], where)
+        if not alone or self._include_isolated:
+            yield Sample(atoms.copy() if alone else atoms, found["values"], info)
+
+    def _info(self, frame: Frame, where: str) -> dict[str, Any]:
+        info = {"source": where}
+        config_type = _config_type(frame)
+        if config_type is not None:
+            info["config_type"] = str(config_type)
+        if self._group_key is not None:
+            if self._group_key not in frame.info:
+                listing = ", ".join(sorted(frame.info)) or "none"
+                raise MissingLabel("group", f"group_key is '{self._group_key}', the keys there are: {listing}.", where)
+            info["group"] = str(frame.info[self._group_key])
+        return info
+
+    @cached_property
+    def _first_keys(self) -> dict[str, tuple[str, str]]:
+        """The key of each label and where it was met first; to begin with, those of the first frame with labels.
+
+        All processes that read the data set begin with the same frame.
+        """
+        known: dict[str, tuple[str, str]] = {}
+        for file in self._files:
+            with closing(_open_frames(file)) as frames:
+                for number, frame in enumerate(islice(frames, LOOKED_AT)):
+                    where = f"{file}:{number}"
+                    try:
+                        if isinstance(frame, DataError) or is_isolated_atom(frame, where):
+                            continue
+                        keys = self._reader.read(frame, where)["keys"]
+                    except DataError:
+                        continue
+                    return {label: (key, where) for label, key in keys.items()}
+        return known
+
+    def _check_keys(self, keys: dict[str, str], where: str) -> None:
+        """Refuse frames that take a label from different keys: they may be different levels of theory."""
+        for label, key in keys.items():
+            known, source = self._first_keys.setdefault(label, (key, where))
+            if known != key:
                 raise DataError(
-                    f"No frame has the {label} '{reader.keys[label]}' that {label}_key names. Correct the "
+                    f"The {label} is '{known}' in {source}, but '{key}' in {where}. Say which one to use "
+                    f"({label}_key: …) or give the frames the same key."
+                )
+
+    def check_labels(self, found: set[str]) -> None:
+        """Refuse a key that was named for an optional label and that no frame has."""
+        for label in self._reader.optional:
+            if self._reader.keys.get(label) is not None and label not in found:
+                raise DataError(
+                    f"No frame has the {label} '{self._reader.keys[label]}' that {label}_key names. Correct the "
                     f"key, or leave {label} out of optional_labels."
                 )
 
-    def _add_isolated(self, sample: Sample, where: str) -> None:
-        symbol = chemical_symbols[sample.atoms.numbers[0]]
-        energy = float(sample.labels["energy"])
-        known, source = self._isolated.setdefault(symbol, (energy, where))
-        if abs(known - energy) > SAME_ENERGY:
-            raise DataError(
-                f"Two energies for the isolated atom {symbol}: {known} eV ({source}) and {energy} eV "
-                f"({where}). Keep the one that belongs to the data."
-            )
+    def explain_empty(self, isolated: dict[str, tuple[float, str]]) -> str:
+        """Say that there are only isolated atoms."""
+        return (
+            f"'{self._files[0]}' holds only isolated atoms. Add files with structures to train on, or set "
+            "include_isolated_atoms: true."
+        )
+
+    @classmethod
+    def recognise(cls, path: Path) -> Recognition | None:
+        """Recognise an extxyz file by its first lines."""
+        if cls is not ExtxyzDataset or not path.is_file():
+            return None
+        name = path.with_suffix("") if path.suffix in COMPRESSED else path
+        if name.suffix in SUFFIXES and path.suffix in COMPRESSED:
+            return Recognition(1)
+        return Recognition(1) if looks_like_extxyz(path, by_name=name.suffix in SUFFIXES) else None
 
 
-def is_isolated_atom(atoms: Atoms, where: str) -> bool:
+LOOKED_AT = 100
+"""Frames of a file that are looked at for the keys of the labels."""
+
+
+def is_isolated_atom(atoms: Frame | Atoms, where: str) -> bool:
     """Whether a frame is there for the energy of a single atom.
 
     Raises:
         DataError: it says so, but has several atoms.
     """
-    config_type = str(_config_type(atoms) or "")
-    declared = config_type.lower().replace("_", "").replace(" ", "") in ("isolatedatom", "isolatedatoms")
+    config_type = _config_type(atoms)
+    if config_type is None and len(atoms) > 1:
+        return False
+    name = str(config_type or "")
+    declared = name.lower().replace("_", "").replace(" ", "") in ("isolatedatom", "isolatedatoms")
     if declared and len(atoms) != 1:
-        raise DataError(f"{where}: config_type is '{config_type}', but the frame has {len(atoms)} atoms.")
-    return declared or (len(atoms) == 1 and not atoms.pbc.any())
+        raise DataError(f"{where}: config_type is '{name}', but the frame has {len(atoms)} atoms.")
+    return declared or (len(atoms) == 1 and not np.any(atoms.pbc))
 
 
-def _config_type(atoms: Atoms) -> Any:
+def _config_type(atoms: Frame | Atoms) -> Any:
     return atoms.info.get("config_type", atoms.info.get("configtype"))
 
 
-def _info(atoms: Atoms, where: str) -> dict[str, Any]:
-    config_type = _config_type(atoms)
-    return {"source": where} | ({} if config_type is None else {"config_type": str(config_type)})
+def _size(file: Path) -> int:
+    try:
+        return max(file.stat().st_size, 1)
+    except OSError as error:
+        raise DataError(f"Cannot read '{file}': {error.strerror or error}.") from error
 
 
-def _in_angstrom(frame: Atoms, units: LabelUnits) -> Atoms:
-    """Return the structure alone, without labels, constraints or calculator, in Å."""
-    scale = units.to_angstrom
-    return Atoms(frame.numbers, positions=frame.positions * scale, cell=frame.cell.array * scale, pbc=frame.pbc)
+def _open_frames(file: Path) -> Iterator[Frame | DataError]:
+    with open_binary(file) as stream:
+        yield from frames_from(stream, str(file))
 
 
-def _check_same_keys(keys: dict[str, str], first: dict[str, tuple[str, str]], where: str) -> None:
-    """Refuse frames that take a label from different keys: they may be different levels of theory."""
-    for label, key in keys.items():
-        known, source = first.setdefault(label, (key, where))
-        if known != key:
-            raise DataError(
-                f"The {label} is '{known}' in {source}, but '{key}' in {where}. Say which one to use "
-                f"({label}_key: …) or give the frames the same key."
-            )
-
-
-def _report_missing(missing: dict[str, list[tuple[str, MissingLabel]]], num_frames: int) -> None:
-    for label, frames in missing.items():
-        where, error = frames[0]
-        raise DataError(
-            f"{len(frames)} of {num_frames} frames have no {label} (first: {where}); {error.hint}"
-        ) from error
+def _located_frames(chunk: Chunk) -> Iterator[tuple[str, Frame | DataError]]:
+    """Read the frames of a chunk with their "file:frame"."""
+    name, first, count, start, stop = chunk.location
+    if count is None:
+        frames = _open_frames(Path(name))
+    else:
+        try:
+            with open(name, "rb") as stream:
+                stream.seek(start)
+                content = stream.read(stop - start)
+        except OSError as error:
+            raise DataError(f"Cannot read '{name}': {error.strerror or error}.") from error
+        frames = frames_from(BytesIO(content), name, first)
+    number = first - 1
+    with closing(frames):
+        for number, frame in enumerate(frames, start=first):
+            yield f"{name}:{number}", frame
+    if count is not None and number != first + count - 1:
+        raise DataError(f"'{name}' has changed while it was read. Read it again.")

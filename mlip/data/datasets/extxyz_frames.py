@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from glob import glob
+from io import StringIO
 from os import PathLike
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from ase import Atoms
-from ase.io.extxyz import read_xyz
+from ase.calculators.calculator import all_properties
+from ase.data import chemical_symbols
+from ase.io.extxyz import per_config_properties, read_xyz
 
 from mlip.core.errors import DataError, did_you_mean
+from mlip.data.bounded import open_binary
+from mlip.data.datasets.extxyz_columns import DEFAULT_PROPERTIES, parse_layout, read_columns
+from mlip.data.datasets.extxyz_comment import parse_comment
+from mlip.data.datasets.extxyz_lines import empty, raw_frames
+from mlip.data.frame import Frame
 
 # What ASE's reader raises on malformed text; XYZError is an OSError.
 _PARSE_ERRORS = (
     ValueError,
-    KeyError,
-    IndexError,
+    LookupError,
     OSError,
     TypeError,
     AttributeError,
     AssertionError,
     RuntimeError,
+    ArithmeticError,
 )
+_RESULTS = frozenset(all_properties)
+_FRAME_RESULTS = frozenset(per_config_properties)
+_PLAIN_RESULTS = frozenset({"energy", "free_energy", "magmom"})
+_LARGEST_NUMBER = len(chemical_symbols) - 1
 
 
 def expand_paths(path: str | PathLike[str] | list[str] | tuple[str, ...]) -> list[Path]:
@@ -53,86 +66,104 @@ def expand_paths(path: str | PathLike[str] | list[str] | tuple[str, ...]) -> lis
 
 
 def read_frames(path: Path) -> Iterator[Atoms]:
-    """Read all frames of one extxyz file.
+    """Read all frames of one extxyz file, compressed or not.
 
     Raises:
         DataError: the file is empty, truncated, or no extxyz; names the file and the frame (from 0).
     """
-    num_frames = check_layout(path)
-    with path.open(encoding="utf-8") as handle:
-        frames = read_xyz(handle, index=slice(None))
-        for number in range(num_frames):
-            try:
-                atoms = next(frames)
-            except (StopIteration, *_PARSE_ERRORS) as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise DataError(f"{path}:{number} is not a readable extxyz frame ({reason}).") from error
-            _check_structure(atoms, f"{path}:{number}")
-            yield atoms
+    with open_binary(path) as stream:
+        for frame in frames_from(stream, str(path)):
+            if isinstance(frame, DataError):
+                raise frame
+            yield frame.to_atoms()
 
 
-def check_layout(path: Path) -> int:
-    """Count the frames of a file line by line, without parsing them.
+def frames_from(stream: BinaryIO, where: str, first: int = 0) -> Iterator[Frame | DataError]:
+    """Read the frames of an open binary stream: a file, a member of an archive.
 
-    ASE's reader stops without a word at the first blank line, and a number cut in the middle is still a
-    number; so this is looked at first.
+    Args:
+        stream: from the beginning of a frame; it is not closed.
+        where: name of the file, for messages.
+        first: number of the first frame, for messages.
+
+    Yields:
+        Frames; a frame that is whole but cannot be understood is handed out as the `DataError` that says why,
+        naming "where:frame".
 
     Raises:
-        DataError: as `read_frames`.
+        DataError: the stream is empty, truncated, or no extxyz.
     """
-    number = 0
+    number = first - 1
+    for number, comment, rows in raw_frames(stream, where, first):
+        try:
+            yield parse_frame(comment, rows, f"{where}:{number}")
+        except DataError as error:
+            yield error
+    if number < first:
+        raise DataError(empty(where))
+
+
+def parse_frame(comment: str, rows: list[str], where: str) -> Frame:
+    """Read one frame from its comment line and the lines of its atoms.
+
+    Frames with the usual columns are read here; others are left to ASE's reader.
+
+    Raises:
+        DataError: it cannot be understood, or holds positions, a cell or elements that cannot be right.
+    """
     try:
-        with path.open(encoding="utf-8") as handle:
-            for line in handle:
-                if not line.strip():
-                    if any(rest.strip() for rest in handle):
-                        raise DataError(
-                            f"{path}: there are more lines after a blank line where frame {number} should "
-                            "begin. Remove the blank line."
-                        )
-                    break
-                _check_frame(handle, line, path, number)
-                number += 1
-    except UnicodeDecodeError as error:
-        raise DataError(f"'{path}' is not a text file, an extxyz file was expected.") from error
-    except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
-    if number == 0:
-        raise DataError(f"'{path}' is empty, an extxyz file with at least one frame was expected.")
-    return number
+        info = parse_comment(comment)
+        layout = parse_layout(info.get("Properties", DEFAULT_PROPERTIES))
+        if layout is None:
+            text = f"{len(rows)}\n{comment}\n" + "\n".join(rows) + "\n"
+            frame = Frame.from_atoms(next(read_xyz(StringIO(text), index=slice(None))))
+        else:
+            frame = _build(info, read_columns(rows, layout))
+    except _PARSE_ERRORS as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{where} is not a readable extxyz frame ({reason}).") from error
+    _check_structure(frame, where)
+    return frame
 
 
-def _check_frame(handle: Iterator[str], first: str, path: Path, number: int) -> None:
-    """Consume the lines of one frame after its first line."""
-    try:
-        num_atoms = int(first)
-    except ValueError as error:
-        raise DataError(
-            f"'{path}' is not an extxyz file: frame {number} must begin with the number of atoms, "
-            f"got {first.strip()[:40]!r}."
-        ) from error
-    if num_atoms < 1:
-        raise DataError(f"{path}:{number} must have at least one atom, got {num_atoms}.")
-    if next(handle, None) is None:
-        raise DataError(f"'{path}' is truncated: frame {number} has no comment line.")
-    line = "\n"
-    for row in range(num_atoms):
-        line = next(handle, "")
-        if not line.strip():
-            raise DataError(f"'{path}' is truncated: frame {number} has {row} of {num_atoms} atoms.")
-    if not line.endswith("\n"):
-        # Half a number is a number: 0.1234 cut to 0.12 would be read without complaint.
-        raise DataError(
-            f"'{path}' may be truncated: the last line of frame {number} has no line end. If the file is "
-            "whole, add one."
-        )
+def _build(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> Frame:
+    """Sort the entries and columns of a frame into what ASE's reader makes of them."""
+    info.pop("Properties", None)
+    lattice = info.pop("Lattice", None)
+    pbc = _periodic(info.pop("pbc")) if "pbc" in info else np.full(3, lattice is not None)
+    # Nine numbers are taken column by column for matrices, and lattice vectors are the columns.
+    cell = np.zeros((3, 3)) if lattice is None else np.ascontiguousarray(lattice.T, dtype=np.float64)
+    move = arrays.pop("move_mask", None)
+    frame = Frame(arrays.pop("numbers"), arrays.pop("positions"), cell, pbc, info)
+    frame.fixed = None if move is None else ~move.astype(bool)
+    for name, array in arrays.items():
+        if name in _RESULTS:
+            frame.results[name] = array
+        else:
+            frame.arrays[name] = array
+    for name in _FRAME_RESULTS & info.keys():
+        value = info.pop(name)
+        frame.results[name] = value if name in _PLAIN_RESULTS else np.array(value, dtype=np.float64)
+    return frame
 
 
-def _check_structure(atoms: Atoms, where: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-    if bad.size:
+def _periodic(value: Any) -> np.ndarray:
+    """Return (3,) bools for what ``pbc=`` says."""
+    if isinstance(value, bool | int) and value in (0, 1):
+        return np.full(3, bool(value))
+    values = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(values, list) or len(values) != 3 or any(flag not in (0, 1) for flag in values):
+        raise ValueError(f"pbc must be three of T and F, got {value}")
+    return np.array(values, dtype=bool)
+
+
+def _check_structure(frame: Frame, where: str) -> None:
+    if not np.isfinite(frame.positions).all():
+        bad = np.flatnonzero(~np.isfinite(frame.positions).all(axis=1))
         raise DataError(f"{where}: the position of atom {bad[0]} is not finite. Remove or repair the frame.")
-    if not np.isfinite(atoms.cell.array).all():
+    if not np.isfinite(frame.cell).all():
         raise DataError(f"{where}: the cell is not finite. Remove or repair the frame.")
-    if atoms.numbers.min() < 1:
-        raise DataError(f"{where}: atom {atoms.numbers.argmin()} has no chemical element ('X').")
+    numbers = frame.numbers
+    if numbers.min() < 1 or numbers.max() > _LARGEST_NUMBER:
+        atom = numbers.argmin() if numbers.min() < 1 else numbers.argmax()
+        raise DataError(f"{where}: atom {atom} has no chemical element ({numbers[atom]}).")

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from mlip.core.errors import DataError
 from mlip.core.fields import DATA_FIELDS
 from mlip.data.datasets.base import Chunk, Dataset
+from mlip.data.labels import MissingLabel
 from mlip.data.sample import Sample
 
 LARGEST_IN_MEMORY = 2 * 10**9
@@ -67,11 +68,23 @@ class StreamedDataset(Dataset):
         raise_together(errors, number)
         if not samples:
             raise DataError(self.explain_empty(isolated))
+        self.check_labels(set().union(*(sample.labels for sample in samples)))
         return samples, {symbol: energy for symbol, (energy, _) in isolated.items()}
 
     def explain_empty(self, isolated: dict[str, tuple[float, str]]) -> str:
         """Say why there is nothing to train on."""
         return "The files hold only isolated atoms." if isolated else "The files hold no structures."
+
+    def check_labels(self, found: set[str]) -> None:
+        """Refuse the whole if something that was asked for is in no sample.
+
+        Args:
+            found: names of the fields that some sample has.
+
+        Raises:
+            DataError: what is not there.
+        """
+        return
 
     @property
     def provides(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -114,12 +127,24 @@ def add_isolated(known: dict[str, tuple[float, str]], sample: Sample) -> None:
 def raise_together(errors: list[DataError], number: int) -> None:
     """Raise damaged samples as one error, if there are any.
 
+    Frames that lack the same label for the same reason are counted, and named once.
+
     Raises:
         DataError: the first of them where it is alone, else how many there are and the first few.
     """
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        shown = " ".join(f"({k}) {error}" for k, error in enumerate(errors[:SHOWN], start=1))
-        more = f" ({len(errors) - SHOWN} more.)" if len(errors) > SHOWN else ""
-        raise DataError(f"{len(errors)} of {number} structures cannot be used: {shown}{more}") from errors[0]
+    if not errors:
+        return
+    missing: dict[tuple[str, str], list[MissingLabel]] = {}
+    for error in errors:
+        if isinstance(error, MissingLabel):
+            missing.setdefault((error.label, error.hint), []).append(error)
+    messages = [
+        f"{len(alike)} of {number} frames have no {label} (first: {alike[0].where}); {hint}"
+        for (label, hint), alike in missing.items()
+    ]
+    messages += [str(error) for error in errors if not isinstance(error, MissingLabel)]
+    if len(messages) == 1:
+        raise DataError(messages[0]) from errors[0]
+    shown = " ".join(f"({k}) {message}" for k, message in enumerate(messages[:SHOWN], start=1))
+    more = f" ({len(messages) - SHOWN} more.)" if len(messages) > SHOWN else ""
+    raise DataError(f"{len(errors)} of {number} structures cannot be used: {shown}{more}") from errors[0]

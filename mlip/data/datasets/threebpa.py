@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import ClassVar
 
 from mlip.core.errors import DataError, did_you_mean
-from mlip.data.datasets.base import Dataset
+from mlip.data.datasets.base import Recognition
 from mlip.data.datasets.extxyz import ExtxyzDataset
-from mlip.data.sample import Sample
 
 SUBSETS = ("train_300K", "train_mixedT", "test_300K", "test_600K", "test_1200K", "test_dih")
 ISOLATED_ATOMS = "iso_atoms.xyz"
 
 
-class ThreeBPADataset(Dataset):
-    """One subset of 3BPA (C12H12N2O, 27 atoms; ωB97X/6-31G(d), total energies).
+class ThreeBPADataset(ExtxyzDataset):
+    """One subset of 3BPA (C12H12N2O, 27 atoms; total energies).
 
     The files give a 50 Å box with pbc F F F: the molecule is not periodic. ``train_300K`` and
     ``train_mixedT`` share 31 geometries; never test one on the other without removing them.
@@ -25,12 +25,11 @@ class ThreeBPADataset(Dataset):
         subset: file name without ``.xyz``.
 
     Raises:
-        DataError: no such file, or it is damaged.
+        DataError: no such file, or (when it is read) it is damaged.
     """
 
     provides = ("energy", "forces")
-    licence = "MIT (repository davkovacs/BOTNet-datasets)"
-    citation = "D. P. Kovács et al., J. Chem. Theory Comput. 17, 7696 (2021), doi:10.1021/acs.jctc.1c00647"
+    level_of_theory: ClassVar[dict[str, str]] = {"functional": "ωB97X", "basis": "6-31G(d)", "code": "ORCA"}
 
     def __init__(self, path: str | PathLike[str], subset: str = "train_300K") -> None:
         folder = Path(path).expanduser()
@@ -49,17 +48,22 @@ class ThreeBPADataset(Dataset):
         isolated = folder / ISOLATED_ATOMS
         if not isolated.is_file():
             raise DataError(f"'{folder}' lacks {ISOLATED_ATOMS}, the isolated-atom energies of 3BPA.")
-        self._frames = ExtxyzDataset(
-            [str(file), str(isolated)], labels=self.provides, energy_key="energy", forces_key="forces"
+        super().__init__(
+            [str(file), str(isolated)],
+            labels=self.provides,
+            energy_key="energy",
+            forces_key="forces",
+            licence="MIT (repository davkovacs/BOTNet-datasets)",
+            citation="D. P. Kovács et al., J. Chem. Theory Comput. 17, 7696 (2021), doi:10.1021/acs.jctc.1c00647",
         )
-        self.units = self._frames.units
 
-    def __len__(self) -> int:
-        return len(self._frames)
+    def fields(self) -> set[str]:
+        """Energies and forces."""
+        return set(self.provides)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self._frames[index]
-
-    def isolated_atom_energies(self) -> dict[str, float]:
-        """Energies of H, C, N and O at the same level of theory, eV."""
-        return self._frames.isolated_atom_energies()
+    @classmethod
+    def recognise(cls, path: Path) -> Recognition | None:
+        """Recognise the folder by its training set and its isolated atoms."""
+        if (path / "train_300K.xyz").is_file() and (path / ISOLATED_ATOMS).is_file():
+            return Recognition(3, note="The subset train_300K is read; name another one with data.dataset.subset=….")
+        return None
