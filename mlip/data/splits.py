@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from ase import Atoms
 
 from mlip.core.errors import ConfigError, DataError
+from mlip.data.content_hash import geometry_hash as geometry_hash
+from mlip.data.leakage import check_duplicates
 from mlip.data.sample import Sample
 
 Part: TypeAlias = int | float | Sequence[int] | str | PathLike[str] | None
 """A count, a fraction, a list of indices, or a text file with one index a line."""
 
 PARTS = ("train", "valid", "test")
-DECIMALS = 6
-"""Geometries that agree to this many decimals of an Å are the same."""
 
 
 def split_indices(
@@ -40,42 +38,148 @@ def split_indices(
         DataError: listed indices that overlap, repeat, or are outside the data set.
     """
     parts = {"train": train, "valid": valid, "test": test}
-    drawn = {name: part for name, part in parts.items() if _is_number(part)}
-    listed = {name: part for name, part in parts.items() if name not in drawn and part is not None}
-    if listed and any(part != 0 for part in drawn.values()):
-        raise ConfigError(
-            f"Split parts must all be counts or fractions, or all be lists: {', '.join(listed)} is listed, "
-            f"{', '.join(name for name, part in drawn.items() if part != 0)} is not."
-        )
-    if listed:
-        split = {name: _listed(name, listed.get(name), num_samples) for name in PARTS}
+    if are_listed(parts):
+        split = {name: _listed(name, None if _is_number(part) else part, num_samples) for name, part in parts.items()}
         check_disjoint(split)
     else:
-        split = _draw(num_samples, {name: drawn.get(name, 0) for name in PARTS}, seed)
+        counts = part_counts(num_samples, parts)
+        order = np.random.default_rng(seed).permutation(num_samples)
+        cuts = np.cumsum([0, *counts.values()])
+        split = {name: np.sort(order[cuts[k] : cuts[k + 1]]).tolist() for k, name in enumerate(PARTS)}
     if not split["train"]:
         raise ConfigError(f"The training part is empty: train={train!r} of {num_samples} samples.")
     return split
 
 
-def _is_number(part: Part) -> bool:
-    return isinstance(part, int | float) and not isinstance(part, bool)
+def group_split(
+    groups: Sequence[str], train: Part, valid: Part = 0, test: Part = 0, seed: int = 0
+) -> dict[str, list[int]]:
+    """Split samples so that those of one group (one material, one trajectory) are in one part.
+
+    Which groups are drawn depends on their names, their sizes and the seed, not on the order of the samples. A part
+    gets groups from a permutation while they fit, and then the one that brings it nearest to its number of samples;
+    a part that is asked for gets one group at least. Lists of indices and index files are taken as they are, and
+    checked.
+
+    Args:
+        groups: (samples,) the group of every sample.
+        train, valid, test: as in `split_indices`, in samples. Parts that add up to all samples use every group.
+        seed: of the permutation.
+
+    Raises:
+        ConfigError: as `split_indices`, or there are fewer groups than parts.
+        DataError: a sample without a group, or listed parts that share a group.
+    """
+    parts = {"train": train, "valid": valid, "test": test}
+    names, which = _unique_groups(groups)
+    if are_listed(parts):
+        split = split_indices(len(groups), train, valid, test)
+        _check_groups_apart(split, names, which)
+        return split
+    counts = part_counts(len(groups), parts)
+    if not counts["train"]:
+        raise ConfigError(f"The training part is empty: train={train!r} of {len(groups)} samples.")
+    wanted = [name for name in PARTS if counts[name]]
+    if len(names) < len(wanted):
+        raise ConfigError(f"{len(names)} groups cannot be split into {', '.join(wanted)}: one group is never divided.")
+    order = np.random.default_rng(seed).permutation(len(names))
+    sizes = np.bincount(which, minlength=len(names))
+    owner = np.full(len(names), -1)
+    # The test part is drawn first, so that it stays the same when the others change.
+    for name in reversed(wanted):
+        free = order[owner[order] < 0]
+        if name == "train" and sum(counts.values()) == len(groups):
+            chosen = free
+        else:
+            chosen = free[_nearest_sum(sizes[free], counts[name], len(free) - wanted.index(name))]
+        owner[chosen] = PARTS.index(name)
+    return {name: np.flatnonzero(owner[which] == k).tolist() for k, name in enumerate(PARTS)}
 
 
-def _draw(num_samples: int, parts: Mapping[str, int | float], seed: int) -> dict[str, list[int]]:
-    counts = {name: _count(name, part, num_samples) for name, part in parts.items()}
+def size_split(sizes: Sequence[int], train: Part, valid: Part = 0, test: Part = 0) -> dict[str, list[int]]:
+    """Split by size: the smallest structures train, the largest test. Structures of one size are in one part.
+
+    Args:
+        sizes: (samples,) atoms of each sample.
+        train, valid, test: fractions that add up to one, or counts that add up to all samples; met as nearly as the
+            sizes allow.
+
+    Raises:
+        ConfigError: parts that leave samples over, or fewer sizes than parts.
+    """
+    counts = part_counts(len(sizes), {"train": train, "valid": valid, "test": test})
+    if sum(counts.values()) != len(sizes) or not counts["train"]:
+        raise ConfigError(
+            f"A split by size uses every structure: train, valid and test must add up to 1 or to {len(sizes)}, "
+            f"got {train}, {valid} and {test}."
+        )
+    wanted = [name for name in PARTS if counts[name]]
+    values, frequency = np.unique(np.asarray(sizes), return_counts=True)
+    if len(values) < len(wanted):
+        raise ConfigError(
+            f"{len(values)} different sizes cannot be split into {', '.join(wanted)}: one size is never divided."
+        )
+    ends = np.cumsum(frequency)
+    cuts, target = [-1], 0
+    for k, name in enumerate(wanted[:-1], start=1):
+        target += counts[name]
+        allowed = np.arange(cuts[-1] + 1, len(values) - (len(wanted) - k))
+        cuts.append(int(allowed[np.abs(ends[allowed] - target).argmin()]))
+    limits = dict.fromkeys(PARTS, -1)
+    limits |= dict(zip(wanted, [int(values[cut]) for cut in (*cuts[1:], len(values) - 1)]))
+    return split_at_sizes(sizes, limits["train"], limits["valid"])
+
+
+def split_at_sizes(sizes: Sequence[int], max_train: int, max_valid: int) -> dict[str, list[int]]:
+    """Split at two sizes: up to ``max_train`` atoms train, up to ``max_valid`` validate, larger ones test.
+
+    Raises:
+        ConfigError: nothing to train on.
+    """
+    array = np.asarray(sizes)
+    train, valid = array <= max_train, (array > max_train) & (array <= max_valid)
+    if not train.any():
+        raise ConfigError(f"No structure has at most {max_train} atoms, so the training part is empty.")
+    chosen = dict(zip(PARTS, (train, valid, ~train & ~valid)))
+    return {name: np.flatnonzero(mask).tolist() for name, mask in chosen.items()}
+
+
+def are_listed(parts: Mapping[str, Part]) -> bool:
+    """Whether the parts are lists of indices or files of them, rather than counts and fractions.
+
+    Raises:
+        ConfigError: some are, some are not.
+    """
+    drawn = {name: part for name, part in parts.items() if _is_number(part)}
+    listed = [name for name, part in parts.items() if name not in drawn and part is not None]
+    if listed and any(part != 0 for part in drawn.values()):
+        raise ConfigError(
+            f"Split parts must all be counts or fractions, or all be lists: {', '.join(listed)} is listed, "
+            f"{', '.join(name for name, part in drawn.items() if part != 0)} is not."
+        )
+    return bool(listed)
+
+
+def part_counts(num_samples: int, parts: Mapping[str, Part]) -> dict[str, int]:
+    """Return the number of samples of each part, from counts and fractions.
+
+    Raises:
+        ConfigError: negative numbers, fractions above one, or more samples than there are.
+    """
+    values = {name: part if _is_number(part) else 0 for name, part in parts.items()}
+    counts = {name: _count(name, part, num_samples) for name, part in values.items()}  # type: ignore[arg-type]
     # Fractions that add up to one leave nothing over through rounding.
-    fractions = all(isinstance(part, float) or part == 0 for part in parts.values())
-    if fractions and abs(sum(parts.values()) - 1) < 1e-9:
+    fractions = all(isinstance(part, float) or part == 0 for part in values.values())
+    if fractions and abs(sum(values.values()) - 1) < 1e-9:  # type: ignore[arg-type]
         counts["train"] += num_samples - sum(counts.values())
     if sum(counts.values()) > num_samples:
         wanted = ", ".join(f"{name}={count}" for name, count in counts.items())
         raise ConfigError(f"The split asks for more samples than the data set has: {wanted} of {num_samples}.")
-    order = np.random.default_rng(seed).permutation(num_samples)
-    split, start = {}, 0
-    for name, count in counts.items():
-        split[name] = sorted(int(index) for index in order[start : start + count])
-        start += count
-    return split
+    return counts
+
+
+def _is_number(part: Part) -> bool:
+    return isinstance(part, int | float) and not isinstance(part, bool)
 
 
 def _count(name: str, part: int | float, num_samples: int) -> int:
@@ -87,9 +191,46 @@ def _count(name: str, part: int | float, num_samples: int) -> int:
     return int(part * num_samples + 1e-9) if isinstance(part, float) else part
 
 
+def _unique_groups(groups: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return the sorted names of groups, and (samples,) which of them each sample is in."""
+    known = {group: 0 for group in groups}
+    for group in known:
+        if not isinstance(group, str) or not group:
+            raise DataError(
+                f"Sample {list(groups).index(group)} has no group. Every sample needs one for a split by group; "
+                "use split.by: random where there are none."
+            )
+    names = sorted(known)
+    known = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter((known[group] for group in groups), dtype=np.int64, count=len(groups))
+
+
+def _nearest_sum(sizes: np.ndarray, target: int, most: int) -> np.ndarray:
+    """Return positions of 1 to ``most`` sizes with a sum near ``target``: the first ones and one that fills the gap."""
+    ends = np.cumsum(sizes)
+    number = min(int(np.searchsorted(ends, target, side="right")), most)
+    gap = target - (int(ends[number - 1]) if number else 0)
+    chosen = np.arange(number)
+    if number < most and gap > 0:
+        filler = number + int(np.abs(sizes[number:] - gap).argmin())
+        if number == 0 or abs(int(sizes[filler]) - gap) < gap:
+            chosen = np.append(chosen, filler)
+    return chosen
+
+
+def _check_groups_apart(split: Mapping[str, Sequence[int]], names: Sequence[str], which: np.ndarray) -> None:
+    owner: dict[int, str] = {}
+    for part, indices in split.items():
+        for group in np.unique(which[np.asarray(indices, dtype=np.int64)]).tolist():
+            if owner.setdefault(group, part) != part:
+                raise DataError(f"The group '{names[group]}' is in two parts, {owner[group]} and {part}.")
+
+
 def _listed(name: str, part: Part, num_samples: int) -> list[int]:
     if part is None:
         return []
+    if not isinstance(part, str | PathLike | Sequence | np.ndarray):
+        raise ConfigError(f"{name} must be a count, a fraction, a list of indices or a file of them, got {part!r}.")
     indices = _read_indices(Path(part)) if isinstance(part, str | PathLike) else list(part)  # type: ignore[arg-type]
     wrong = [i for i in indices if not isinstance(i, int | np.integer) or not 0 <= i < num_samples]
     if wrong:
@@ -120,46 +261,6 @@ def check_disjoint(split: Mapping[str, Sequence[int]]) -> None:
             if index in owner:
                 raise DataError(f"Sample {index} is listed twice: in {owner[index]} and in {name}.")
             owner[index] = name
-
-
-def geometry_hash(atoms: Atoms) -> str:
-    """Hash of numbers, positions, and cell along periodic axes, to a millionth of an Å.
-
-    Copies that were moved or turned are other geometries.
-    """
-    cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
-    # Adding zero turns −0.0 into 0.0, which has other bytes.
-    rounded = np.round(np.concatenate([atoms.positions, cell]), DECIMALS) + 0.0
-    return hashlib.sha256(atoms.numbers.astype("<i8").tobytes() + rounded.astype("<f8").tobytes()).hexdigest()
-
-
-def check_duplicates(parts: Mapping[str, Sequence[Sample]], allow: bool = False) -> int:
-    """Refuse geometries that are in more than one part: a test on training data measures nothing.
-
-    Args:
-        parts: samples by name of the part; they may come from different files.
-        allow: only count them.
-
-    Returns:
-        Number of geometries in more than one part.
-
-    Raises:
-        DataError: there are some and ``allow`` is false; names the first pair.
-    """
-    owner: dict[str, tuple[str, str]] = {}
-    shared: list[tuple[str, str, str, str]] = []
-    for name, samples in parts.items():
-        for sample in samples:
-            part, source = owner.setdefault(geometry_hash(sample.atoms), (name, sample.source))
-            if part != name:
-                shared.append((part, source, name, sample.source))
-    if shared and not allow:
-        part, source, other_part, other_source = shared[0]
-        raise DataError(
-            f"{len(shared)} geometries are in two parts, first {source} ({part}) and {other_source} "
-            f"({other_part}). Remove the copies, or set allow_duplicates: true."
-        )
-    return len(shared)
 
 
 def split_samples(

@@ -1,5 +1,7 @@
 """Splits: seeded, disjoint, without the same geometry on two sides."""
 
+import time
+
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -7,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlip.core.errors import ConfigError, DataError
+from mlip.data.content_hash import geometry_hash
 from mlip.data.sample import Sample
-from mlip.data.splits import check_duplicates, geometry_hash, split_indices, split_samples
+from mlip.data.splits import check_duplicates, group_split, size_split, split_at_sizes, split_indices, split_samples
 
 
 def samples(count):
@@ -66,6 +69,7 @@ def test_listed_parts_and_files(tmp_path):
         ({"train": [0, 10]}, DataError, "lists 10, which is no sample: indices go from 0 to 9"),
         ({"train": [0], "valid": 3}, ConfigError, "all be lists"),
         ({"train": "nowhere.txt"}, DataError, "Cannot read the index file"),
+        ({"train": True}, ConfigError, "count, a fraction, a list"),
     ],
 )
 def test_bad_splits_are_refused(arguments, error, words):
@@ -110,3 +114,84 @@ def test_geometry_hash_ignores_noise_and_the_box_of_a_molecule():
     zero = negative.copy()
     zero.positions[:, 0] = 0.0
     assert geometry_hash(negative) == geometry_hash(zero)
+
+
+GROUP_SIZES = st.lists(st.integers(1, 30), min_size=3, max_size=60)
+
+
+@given(GROUP_SIZES, st.sampled_from([(0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (0.9, 0.1, 0)]), st.integers(0, 3))
+def test_groups_stay_together_and_every_sample_is_used(sizes, parts, seed):
+    groups = [f"mp-{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    split = group_split(groups, *parts, seed=seed)
+    assert sorted(index for part in split.values() for index in part) == list(range(len(groups)))
+    names = [{groups[index] for index in part} for part in split.values()]
+    assert sum(map(len, names)) == len(sizes), "a group is in two parts"
+    for part, wanted in zip(("valid", "test"), parts[1:]):
+        count = int(wanted * len(groups) + 1e-9)
+        assert bool(split[part]) == bool(count)
+        # One of the largest groups more or less is as far off as it can be.
+        assert abs(len(split[part]) - count) <= max(sizes)
+    assert all(type(index) is int for part in split.values() for index in part)
+
+
+def test_groups_fill_the_parts_to_the_sample_and_do_not_depend_on_the_order_of_samples():
+    sizes = np.random.default_rng(0).integers(1, 40, 3000)
+    groups = np.repeat([f"mp-{number}" for number in range(3000)], sizes).tolist()
+    split = group_split(groups, 0.8, 0.1, 0.1, seed=3)
+    assert [len(split[name]) for name in ("valid", "test")] == [int(0.1 * len(groups))] * 2
+    mixed = np.random.default_rng(1).permutation(len(groups))
+    other = group_split([groups[index] for index in mixed], 0.8, 0.1, 0.1, seed=3)
+    assert {groups[index] for index in split["test"]} == {groups[mixed[index]] for index in other["test"]}
+    assert group_split(groups, 0.7, 0.2, 0.1, seed=3)["test"] == split["test"]
+    assert group_split(groups, 0.8, 0.1, 0.1, seed=4) != split
+    few = group_split(groups, 1000, 100, 100)
+    assert [len(few[name]) for name in ("train", "valid", "test")] == [1000, 100, 100]
+
+
+def test_few_large_groups_still_give_every_part_one():
+    groups = [name for name in "abcde" for _ in range(1000)]
+    split = group_split(groups, 0.8, 0.1, 0.1)
+    assert [len(part) for part in split.values()] == [3000, 1000, 1000]
+
+
+@pytest.mark.parametrize(
+    ("groups", "arguments", "error", "words"),
+    [
+        (["a", "a", "b"], {"train": 1, "valid": 1, "test": 1}, ConfigError, "2 groups cannot be split into train"),
+        (["a", None, "b"], {"train": 1.0}, DataError, "Sample 1 has no group"),
+        (["a", ""], {"train": 1.0}, DataError, "Sample 1 has no group"),
+        (["a", "b"], {"train": 3}, ConfigError, "more samples than"),
+        (["a", "b"], {"train": 0, "valid": 1}, ConfigError, "training part is empty"),
+        (["a", "b", "a"], {"train": [0, 1], "valid": [2]}, DataError, "group 'a' is in two parts, train and valid"),
+    ],
+)
+def test_bad_group_splits_are_refused(groups, arguments, error, words):
+    with pytest.raises(error, match=words):
+        group_split(groups, **arguments)
+
+
+def test_listed_parts_are_taken_as_they_are_by_group_too():
+    assert group_split(["a", "b", "a"], [0, 2], [1]) == {"train": [0, 2], "valid": [1], "test": []}
+
+
+@pytest.mark.slow
+def test_the_groups_of_all_of_mptrj_take_seconds():
+    groups = [f"mp-{number // 11}" for number in range(1_580_395)]
+    start = time.perf_counter()
+    split = group_split(groups, 0.9, 0.05, 0.05)
+    assert time.perf_counter() - start < 10
+    assert len(split["test"]) == pytest.approx(0.05 * len(groups), abs=11)
+
+
+def test_split_by_size_trains_on_the_small_and_tests_on_the_large():
+    sizes = [5, 1, 9, 2, 2, 3, 8, 1, 3, 2]
+    split = size_split(sizes, 0.6, 0.2, 0.2)
+    assert split == {"train": [1, 3, 4, 7, 9], "valid": [0, 5, 8], "test": [2, 6]}
+    assert size_split(sizes, 8, 0, 2) == {"train": [0, 1, 3, 4, 5, 7, 8, 9], "valid": [], "test": [2, 6]}
+    assert size_split([1, 1, 1, 1, 2, 3], 0.4, 0.3, 0.3) == {"train": [0, 1, 2, 3], "valid": [4], "test": [5]}
+    assert split_at_sizes(sizes, 3, 5) == {"train": [1, 3, 4, 5, 7, 8, 9], "valid": [0], "test": [2, 6]}
+    for arguments, words in [((0.5, 0.1), "must add up"), ((0, 0.5, 0.5), "must add up"), ((8, 1, 1), None)]:
+        with pytest.raises(ConfigError, match=words or "2 different sizes cannot"):
+            size_split(sizes if words else [1, 2] * 5, *arguments)
+    with pytest.raises(ConfigError, match="No structure has at most 0 atoms"):
+        split_at_sizes(sizes, 0, 5)
