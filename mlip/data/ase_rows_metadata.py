@@ -1,0 +1,175 @@
+"""``metadata.npz`` beside `.aselmdb` files: the size of every row and, in OMol25, its domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from mlip.core.errors import DataError
+from mlip.data.ase_rows import AseRows
+from mlip.data.bounded import ZipArchive
+
+FILE_NAME = "metadata.npz"
+LARGEST_ITEM = 4096
+"""Bytes of one row in the file; larger ones are no sizes or names."""
+
+_BLOCK = 2**18
+
+
+class FolderMetadata:
+    """The arrays of one file, read when first asked for.
+
+    Args:
+        path: of the file.
+        num_rows: that the databases of the folder have together.
+
+    Raises:
+        DataError: the file is damaged, or has another number of rows.
+    """
+
+    def __init__(self, path: Path, num_rows: int) -> None:
+        self.path = path
+        self.num_rows = num_rows
+        self._archive = ZipArchive(path)
+        self.names = [member.name.removesuffix(".npy") for member in self._archive.members]
+        if "natoms" not in self.names:
+            raise DataError(f"'{path}' has no array 'natoms', it has: {', '.join(self.names) or 'nothing'}.")
+        self._blocks("natoms", header_only=True)
+        self._has_domains = "data_ids" in self.names and self._blocks("data_ids", header_only=True) is not None
+        self._natoms: np.ndarray | None = None
+        self._domains: tuple[np.ndarray, list[str]] | None = None
+
+    def natoms(self) -> np.ndarray:
+        """Return (rows,) int32 atoms."""
+        if self._natoms is None:
+            blocks = self._blocks("natoms")
+            if blocks is None or any(block.dtype.kind not in "iu" for block in blocks):
+                raise DataError(f"'{self.path}': natoms must be integers.")
+            self._natoms = np.concatenate([block.astype(np.int32) for block in blocks])
+        return self._natoms
+
+    def domain(self, position: int) -> str | None:
+        """Return the domain (``data_ids``) of a row, None where the file has none, or has them as pickled objects."""
+        if not self._has_domains:
+            return None
+        if self._domains is None:
+            self._domains = _encode(self._blocks("data_ids") or [])
+        codes, names = self._domains
+        return names[codes[position]]
+
+    def _blocks(self, name: str, header_only: bool = False) -> list[np.ndarray] | None:
+        """Read an array in blocks of rows, after its header said that it has the right size.
+
+        Returns:
+            The blocks, none of them with ``header_only``; None for an array of Python objects, which is a pickle.
+        """
+        try:
+            with self._archive.open_binary(f"{name}.npy") as handle:
+                version = np.lib.format.read_magic(handle)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(handle)
+                if shape != (self.num_rows,):
+                    raise DataError(
+                        f"'{self.path}': {name} must have one entry for each of the {self.num_rows} rows beside it, "
+                        f"got shape {shape}. Files may be missing, or the metadata belong to others."
+                    )
+                if dtype.hasobject:
+                    return None
+                if header_only:
+                    return []
+                if dtype.kind not in "iuUS" or dtype.itemsize > LARGEST_ITEM:
+                    raise DataError(f"'{self.path}': {name} must be integers or names, got {dtype}.")
+                return list(_read_blocks(handle, dtype, self.num_rows))
+        except (ValueError, EOFError) as error:
+            raise DataError(
+                f"'{self.path}' is damaged ({error}). Fetch it again, or remove it to read without it."
+            ) from error
+
+
+class RowMetadata:
+    """What metadata files say of the rows of databases, for those folders that were opened as a whole.
+
+    Args:
+        rows: of the databases.
+
+    Raises:
+        DataError: see `FolderMetadata`.
+    """
+
+    def __init__(self, rows: AseRows) -> None:
+        self._rows = rows
+        folders: dict[Path, list[tuple[int, int]]] = {}
+        for number, (file, start, stop) in enumerate(rows.spans()):
+            folders.setdefault(file.parent, []).append((number, stop - start))
+        self._of_file: dict[int, tuple[FolderMetadata, int]] = {}
+        for folder, parts in folders.items():
+            whole = {file.name for file in folder.glob("*.aselmdb") if not file.name.startswith(".")}
+            if (folder / FILE_NAME).is_file() and whole == {rows.files[number].name for number, _ in parts}:
+                self._add(folder / FILE_NAME, parts)
+
+    def _add(self, path: Path, parts: list[tuple[int, int]]) -> None:
+        # The list behind the path may name the files in another order than the metadata, which go by name.
+        parts = sorted(parts, key=lambda part: str(self._rows.files[part[0]]))
+        metadata = FolderMetadata(path, sum(size for _, size in parts))
+        start = 0
+        for number, size in parts:
+            self._of_file[number] = (metadata, start)
+            start += size
+
+    def num_atoms(self) -> np.ndarray | None:
+        """Return (rows,) atoms, None unless every file has metadata."""
+        spans = self._rows.spans()
+        if len(self._of_file) < len(spans):
+            return None
+        parts = []
+        for number, (_, start, stop) in enumerate(spans):
+            metadata, offset = self._of_file[number]
+            parts.append(metadata.natoms()[offset : offset + stop - start])
+        return np.concatenate(parts).astype(np.int64)
+
+    def check_size(self, index: int, num_atoms: int) -> None:
+        """Compare a row's size with the metadata.
+
+        Raises:
+            DataError: it is another one, so that the metadata belong to other rows.
+        """
+        number, position = self._rows.locate(index)
+        if number in self._of_file:
+            metadata, offset = self._of_file[number]
+            stated = int(metadata.natoms()[offset + position])
+            if stated != num_atoms:
+                raise DataError(
+                    f"{self._rows.source(index)} has {num_atoms} atoms, '{metadata.path}' says {stated}: it does not "
+                    "belong to these files, or a file is damaged."
+                )
+
+    def domain(self, index: int) -> str | None:
+        """Return the domain of a row, None where it is not stated."""
+        number, position = self._rows.locate(index)
+        if number not in self._of_file:
+            return None
+        metadata, offset = self._of_file[number]
+        return metadata.domain(offset + position)
+
+
+def _read_blocks(handle: IO[bytes], dtype: np.dtype, num_rows: int) -> Iterator[np.ndarray]:
+    for start in range(0, num_rows, _BLOCK):
+        count = min(_BLOCK, num_rows - start)
+        data = handle.read(count * dtype.itemsize)
+        if len(data) != count * dtype.itemsize:
+            raise EOFError("an array is truncated")
+        yield np.frombuffer(data, dtype)
+
+
+def _encode(blocks: list[np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Return the few different names, and which one every row has."""
+    names: dict[str, int] = {}
+    codes = []
+    for block in blocks:
+        found, inverse = np.unique(block.astype(str), return_inverse=True)
+        numbers = np.array([names.setdefault(str(name), len(names)) for name in found], dtype=np.int32)
+        codes.append(numbers[inverse])
+    return np.concatenate(codes), list(names)
