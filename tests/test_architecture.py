@@ -20,6 +20,7 @@ import yaml
 from mlip.cli.config_dir import config_dir
 from mlip.core.build import TARGET, locate
 from mlip.core.fields import FIELDS
+from mlip.data.graphs.base import GraphBuilder
 from tests.components import component_names, repository_root
 
 ROOT = repository_root()
@@ -35,6 +36,7 @@ PLUG_POINTS = {
     "mlip.ops.radial": "radial",
     "mlip.ops.envelope": "envelope",
     "mlip.nn.heads": "head",
+    "mlip.data.graphs": "graph",
 }
 
 
@@ -98,11 +100,11 @@ def test_every_component_has_a_configuration(package: str) -> None:
 
 
 def has_component(module: ModuleType) -> bool:
-    """Whether a module defines a class that can be built and is a torch module: a component."""
+    """Whether a module defines a class that can be built and is a torch module or a graph builder: a component."""
     return any(
         inspect.isclass(found)
         and found.__module__ == module.__name__
-        and issubclass(found, torch.nn.Module)
+        and issubclass(found, torch.nn.Module | GraphBuilder)
         and not inspect.isabstract(found)
         for found in vars(module).values()
     )
@@ -210,6 +212,7 @@ def test_plug_points_are_enumerated() -> None:
         "envelope": 3,
         "activation": 2,
         "head": 1,
+        "graph": 6,
         "": 1,
     }.items():
         assert len(component_names(group)) >= least

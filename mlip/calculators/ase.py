@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +17,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlip.calculators.structure_checks import check_stress_defined, check_structure, stress_problem
 from mlip.core.errors import ConfigError, StructureError
-from mlip.data.build_graph import graph_from_pairs
+from mlip.data.build_graph import graph_of
 from mlip.data.neighbours import SkinNeighbourList
 from mlip.models.base import AtomisticModel
 from mlip.models.build import parse_dtype
 from mlip.models.model_file import load_model
 from mlip.nn.derivatives import predict
+
+log = logging.getLogger(__name__)
 
 
 class MLIPCalculator(Calculator):
@@ -37,12 +41,14 @@ class MLIPCalculator(Calculator):
     Forces and stress are computed only where they are asked for. What was asked for at one structure is
     computed at once at the next one, so an NPT run makes one backward pass a step, not two.
 
-    The neighbour list is kept between calls while no atom can have come within the cutoff unseen.
+    The neighbour list is kept between calls while no atom can have come within the cutoff unseen. The model's own
+    graph builder chooses the edges among its pairs, the same ones as in training; one that has no finite cutoff
+    builds a graph at every call. A builder that needs tags takes those of the atoms (``atoms.set_tags``).
 
     Attributes:
         model: the model in use, in evaluation mode; a copy of the one passed in, so that training on does
             not change numbers that ASE has cached.
-        neighbours: the list with its skin.
+        neighbours: the list with its skin; None if the graph has no finite cutoff.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's interface
@@ -80,7 +86,14 @@ class MLIPCalculator(Calculator):
                 f"{', '.join(self.model.fields)}. Evaluate it with mlip evaluate or mlip.nn.derivatives.predict."
             )
         self.model.eval().requires_grad_(False)
-        self.neighbours = SkinNeighbourList(self.model.cutoff, skin)
+        builder = self.model.graph_builder
+        self.neighbours = SkinNeighbourList(builder.cutoff, skin) if math.isfinite(builder.cutoff) else None
+        if not builder.smooth:
+            log.warning(
+                "This model's graph is not smooth (%s): energies jump and forces do not tell where the graph changes. "
+                "Do not trust MD, phonons and tight relaxations; train with model/graph=radius for them.",
+                builder.description,
+            )
         self._asked: set[str] = set()
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
@@ -103,6 +116,8 @@ class MLIPCalculator(Calculator):
             "cell": np.array_equal(last.cell.array, atoms.cell.array),
             "pbc": np.array_equal(last.pbc, atoms.pbc),
         }
+        needed = self.model.graph_builder.needs
+        same |= {name: np.array_equal(last.arrays.get(name), atoms.arrays.get(name)) for name in needed}
         return [name for name, equal in same.items() if not equal]
 
     def calculate(
@@ -132,7 +147,8 @@ class MLIPCalculator(Calculator):
 
     def _evaluate(self, wanted: set[str]) -> dict[str, Any]:
         """Run the model once, and the backward pass if a derivative is wanted."""
-        graph = graph_from_pairs(self.atoms, self.neighbours.update(self.atoms)).to(self.model.device)
+        pairs = None if self.neighbours is None else self.neighbours.update(self.atoms)
+        graph = graph_of(self.atoms, self.model.graph_builder, pairs=pairs).to(self.model.device)
         fields = ["energy", "energies"]
         if wanted & {"forces", "stress"}:
             # With the stress the forces come for free, and whoever asks for one mostly needs the other.

@@ -204,7 +204,7 @@ def _predict(
         except StructureError as error:
             raise StructureError(f"{sample.source}: {error}") from error
     with console.status("building the graphs"):
-        graphs = GraphDataset(samples, model.graph_builder)
+        graphs = GraphDataset(samples, model.graph_builder, labels=statistics.fields)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=len(graphs))

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from mlip import __version__
 from mlip.cli.bench import bench
+from mlip.cli.data.app import data
 from mlip.cli.doctor import doctor
 from mlip.cli.evaluate import evaluate
 from mlip.cli.info import info
@@ -80,6 +81,7 @@ for command in (train, evaluate, relax, md, doctor, info):
     app.command()(command)
 app.add_typer(tensor_products, name="tensor-products")
 app.add_typer(bench, name="bench")
+app.add_typer(data, name="data")
 
 
 def _report_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -99,9 +99,11 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     settings = to_plain(config)
     model = build_model(settings["model"], seed=settings["seed"], dtype=dtype)
     _check_predictions(model, losses)
+    # The energy is evaluated where there is one, trained or not.
+    fields = {"energy"} | {field for loss in losses.values() for field in loss.required}
     with console.status("building the graphs"):
-        train_set = GraphDataset(parts.train, model.graph_builder)
-        valid_set = GraphDataset(parts.valid, model.graph_builder)
+        train_set = GraphDataset(parts.train, model.graph_builder, labels=fields)
+        valid_set = GraphDataset(parts.valid, model.graph_builder, labels=fields)
     _check_shapes(model, train_set, losses)
     if leads and not resume:
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,14 +243,19 @@ def _fill_statistics(config: DictConfig, parts: Parts) -> None:
     """Put measured statistics where the user has set nothing."""
     from omegaconf import OmegaConf
 
-    from mlip.core.build import build
+    from mlip.models.build import build_graph_builder
 
     unset = [name for name in config.statistics if config.statistics[name] is None]
     if unset:
-        graph = config.model.get("graph")
-        measured = parts.statistics(
-            config.cutoff if graph is None else build(OmegaConf.to_container(graph, resolve=True))
-        )
+        # The rest of the model refers to these statistics, so that it cannot be resolved yet.
+        graph = {
+            name: OmegaConf.to_container(config.model[name], resolve=True)
+            if OmegaConf.is_config(config.model[name])
+            else config.model[name]
+            for name in ("graph", "cutoff")
+            if config.model.get(name) is not None
+        }
+        measured = parts.statistics(build_graph_builder({"cutoff": config.cutoff} | graph))
         for name in unset:
             config.statistics[name] = measured[name]
 

@@ -58,6 +58,7 @@ _TABLE = (
     Field("spin", "graph", (), "1", kind="int"),
     Field("tags", "atom", (), "1", kind="int"),
     Field("fixed", "atom", (), "1", kind="bool"),
+    Field("fragments", "atom", (), "1", kind="int"),
     Field("positions", "atom", (3,), "Å", rank=1),
     Field("atomic_numbers", "atom", (), "1"),
     Field("cell", "graph", (3, 3), "Å", rank=1),
@@ -74,9 +75,9 @@ LABELS: tuple[str, ...] = ("energy", "forces", "stress", "class_scores", "chiral
 MATRICES: tuple[str, ...] = ("hamiltonian", "initial_hamiltonian", "overlap")
 """Matrices over orbitals that a data set may hold, in the order of `mlip.data.orbitals`."""
 
-INPUTS: tuple[str, ...] = ("charge", "spin", "tags", "fixed")
+INPUTS: tuple[str, ...] = ("charge", "spin", "tags", "fixed", "fragments")
 """What a structure is besides its atoms: total charge, multiplicity 2S + 1, OC20's tags (0 below the surface,
-1 surface, 2 adsorbate), atoms held fixed. Inputs of a model, never targets."""
+1 surface, 2 adsorbate), atoms held fixed, which fragment an atom is of. Inputs of a model, never targets."""
 
 DATA_FIELDS: tuple[str, ...] = (*LABELS, *MATRICES, "relaxed_positions", *INPUTS)
 """Everything that a data set may state about a structure."""

@@ -1,4 +1,4 @@
-"""The graph of a structure: atoms are nodes, every pair closer than the cutoff is two directed edges."""
+"""The graph of a structure: atoms are nodes, pairs of atoms are directed edges."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ class AtomGraph(Data):
         pbc: (graphs, 3) bool, which lattice vectors are periodic.
         edge_index: (2, edges) int64, rows (sender j, receiver i), sorted by receiver.
         cell_shifts: (edges, 3) int64, S of the edge vector ``r_j + S·cell − r_i`` (Å, from i to j).
-        energy: (graphs,) float64, eV; a label, as are the next two. NaN means not labelled.
+        energy: (graphs,) float64, eV; a label, as are the next ones. NaN means not labelled.
         forces: (atoms, 3) float64, eV/Å.
         stress: (graphs, 3, 3) float64, eV/Å³, tension positive.
+        charge, spin, tags, fixed, …: whole numbers are int64, yes or no is bool; see `mlip.core.fields`.
+        hamiltonian, initial_hamiltonian, overlap: (Σ orbitals²,) float64, the matrices of the graphs row by row, one
+            after the other.
+        num_orbitals: (graphs,) int64, rows of these matrices; there if they are.
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -42,6 +46,12 @@ class AtomGraph(Data):
     def receivers(self) -> Tensor:
         """(edges,) atom i that each edge points to; ascending."""
         return self.edge_index[1]
+
+    def matrices(self, name: str) -> list[Tensor]:
+        """Return the square matrix (orbitals, orbitals) of every graph, e.g. of ``"hamiltonian"``; views."""
+        sizes = self.num_orbitals.tolist()
+        parts = self[name].split([size * size for size in sizes])
+        return [part.view(size, size) for part, size in zip(parts, sizes, strict=True)]
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key == "edge_index":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from math import isfinite
 
@@ -35,6 +35,7 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         samples: structures and labels.
         graph: draws the edges, such as a model's ``graph_builder``; a number is the cutoff (Å) of a radius graph.
         progress: called with (done, total) while graphs are built or edges counted.
+        labels: names of the labels that the graphs are to have, where there are any; None for all.
 
     Attributes:
         labels: names of the labels.
@@ -49,12 +50,16 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
     """
 
     def __init__(
-        self, samples: Sequence[Sample], graph: GraphBuilder | float, progress: Callable[[int, int], None] | None = None
+        self,
+        samples: Sequence[Sample],
+        graph: GraphBuilder | float,
+        progress: Callable[[int, int], None] | None = None,
+        labels: Collection[str] | None = None,
     ) -> None:
         self.builder = as_builder(graph)
         self.graph_key = self.builder.description
         self.samples: Subset = as_subset(samples)
-        self.labels = self.samples.fields()
+        self.labels = tuple(name for name in self.samples.fields() if labels is None or name in labels)
         self.content_hash = self.samples.content_hash
         self._sizes = {name: _item_shape(name, self.samples) for name in self.labels}
         self._graphs: list[AtomGraph] | None = None
@@ -125,9 +130,10 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
                     f"{sample.source} has no {name}, other structures have. State it for every structure, or for none."
                 )
         labels = {name: sample.labels.get(name, self._unlabelled(name, sample)) for name in self.labels}
+        labels |= {name: sample.labels[name] for name in self.builder.needs if name in sample.labels}
         pairs = self.samples.pairs(index, self.builder.cutoff) if isfinite(self.builder.cutoff) else None
         try:
-            graph = graph_of(sample, self.builder, labels, pairs)
+            graph = graph_of(sample.atoms, self.builder, labels, pairs)
         except StructureError as error:
             raise DataError(f"{sample.source}: {error}") from error
         for name, size in self._sizes.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlip.core.errors import DataError, MlipError
+from mlip.core.errors import DataError, MlipError, StructureError
 from mlip.core.files import cache_folder, write_text_atomically
 from mlip.data.build_graph import as_builder
 from mlip.data.compositions import Compositions
@@ -118,7 +118,10 @@ class _Edges:
     def add(self, sample: Sample) -> None:
         if not self.counting:
             return
-        pairs = self.builder(sample.atoms, sample.labels)
+        try:
+            pairs = self.builder(sample.atoms, sample.labels)
+        except StructureError as error:
+            raise DataError(f"{sample.source}: {error}") from error
         lengths = distances(pairs, sample.atoms)
         self.num_edges += len(lengths)
         self.shortest = min(self.shortest, float(lengths.min(initial=np.inf)))

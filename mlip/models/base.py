@@ -10,7 +10,9 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, StructureError, did_you_mean
+from mlip.data.build_graph import as_builder
 from mlip.data.graph import AtomGraph
+from mlip.data.graphs.base import GraphBuilder
 from mlip.ops.constants import ConstantsModule
 
 Symmetry = Literal["O3", "SO3"]
@@ -24,9 +26,11 @@ class AtomisticModel(ConstantsModule, ABC):
 
     Args:
         elements: chemical symbols the model knows; kept sorted by atomic number.
-        cutoff: radius of the graph in Å.
+        cutoff: radius in Å from which on an edge counts nothing.
+        graph: builder of the graphs that the model is trained and evaluated on; None for the radius graph.
 
     Attributes:
+        graph_builder: builds the graphs of the model, in training, evaluation and the calculator alike.
         fields: what ``forward`` returns, names of the field table.
         silent_fields: fields that are exactly zero whatever the structure (a handedness that nothing reaches).
         symmetry: the group under which predictions transform as the field table says.
@@ -39,12 +43,13 @@ class AtomisticModel(ConstantsModule, ABC):
     silent_fields: tuple[str, ...] = ()
     symmetry: Symmetry = "O3"
 
-    def __init__(self, elements: Sequence[str], cutoff: float) -> None:
+    def __init__(self, elements: Sequence[str], cutoff: float, graph: GraphBuilder | None = None) -> None:
         super().__init__()
         if not 0 < cutoff < float("inf"):
             raise ConfigError(f"cutoff must be a positive number of Å, got {cutoff}.")
         self.elements = sort_elements(elements)
         self.cutoff = float(cutoff)
+        self.graph_builder = self._check_graph(graph)
         self.config: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         # One past the end: an element that slipped through the checks is an IndexError, not the last element.
@@ -52,6 +57,18 @@ class AtomisticModel(ConstantsModule, ABC):
         for k, symbol in enumerate(self.elements):
             index[_number_of[symbol]] = k
         self.register_constant("species_index", index, keep_dtype=True)
+
+    def _check_graph(self, graph: GraphBuilder | None) -> GraphBuilder:
+        if graph is None:
+            return as_builder(self.cutoff)
+        if not isinstance(graph, GraphBuilder):
+            raise ConfigError(f"graph must be a graph builder such as model/graph=radius, got {graph!r}.")
+        if graph.cutoff < self.cutoff:
+            raise ConfigError(
+                f"The graph ends at {graph.cutoff} Å, the model's cutoff is {self.cutoff} Å: edges would vanish before "
+                "they count nothing. Give both the same cutoff."
+            )
+        return graph
 
     @property
     @abstractmethod

@@ -8,6 +8,8 @@ import torch
 
 from mlip.core.build import TARGET, build, locate
 from mlip.core.errors import ConfigError
+from mlip.data.build_graph import as_builder
+from mlip.data.graphs.base import GraphBuilder
 from mlip.models.base import AtomisticModel
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
@@ -38,16 +40,37 @@ def build_model(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = t
     return model.to(dtype)
 
 
+def build_graph_builder(config: Mapping[str, Any]) -> GraphBuilder:
+    """Build the graph builder of a model's configuration, without the model: for the statistics that it needs.
+
+    Args:
+        config: as for `build_model`; only ``graph`` and ``cutoff`` need to be resolved.
+
+    Raises:
+        ConfigError: ``graph`` does not describe a graph builder.
+    """
+    graph = config.get("graph")
+    if graph is None:
+        return as_builder(config["cutoff"])
+    _check_targets(graph)
+    builder = build(graph)
+    if not isinstance(builder, GraphBuilder):
+        raise ConfigError(f"model.graph must be a graph builder such as model/graph=radius, got {graph!r}.")
+    return builder
+
+
 def _check_targets(config: Any) -> None:
-    """Refuse targets that are not modules: a model file from a stranger must not call functions of ours.
+    """Refuse targets that are no parts of models: a model file from a stranger must not call functions of ours.
 
     Without this, ``_target_: mlip.core.files.write_text_atomically`` in a header would write a file.
     """
     if isinstance(config, Mapping):
         if TARGET in config:
             found = locate(config[TARGET])
-            if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
-                raise ConfigError(f"_target_ '{config[TARGET]}' is no part of a model: only modules are built here.")
+            if not (isinstance(found, type) and issubclass(found, torch.nn.Module | GraphBuilder)):
+                raise ConfigError(
+                    f"_target_ '{config[TARGET]}' is no part of a model: only modules and graphs are built here."
+                )
         for value in config.values():
             _check_targets(value)
     elif isinstance(config, list | tuple):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError
 from mlip.data.graph import AtomGraph
+from mlip.data.graphs.base import GraphBuilder
 from mlip.models.base import AtomisticModel, graph_index
 from mlip.nn.activations import Activation
 from mlip.nn.convolution import Convolution
@@ -84,6 +85,7 @@ class Facet(AtomisticModel):
         neighbor_exponent: see :class:`~mlip.nn.convolution.Convolution`.
         initial_scale: start of the residual branches' scales; 0 starts as the identity.
         pair_repulsion: add the ZBL repulsion of nuclei at short range.
+        graph: builder of the graphs, see :mod:`mlip.data.graphs`; None for all pairs within the cutoff.
     """
 
     def __init__(
@@ -105,8 +107,9 @@ class Facet(AtomisticModel):
         neighbor_exponent: float = 0.7,
         initial_scale: float = 1.0,
         pair_repulsion: bool = False,
+        graph: GraphBuilder | None = None,
     ) -> None:
-        super().__init__(elements, cutoff)
+        super().__init__(elements, cutoff, graph)
         hidden = self._check_hidden(irreps_hidden)
         if num_layers < 1:
             raise ConfigError(f"Facet needs num_layers >= 1, got {num_layers}.")

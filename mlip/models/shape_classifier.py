@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError
 from mlip.data.graph import AtomGraph
+from mlip.data.graphs.base import GraphBuilder
 from mlip.models.base import AtomisticModel, graph_index
 from mlip.nn.activations import Activation
 from mlip.nn.convolution import Convolution
@@ -117,6 +118,7 @@ class ShapeClassifier(AtomisticModel):
         envelope: factory of an envelope of :mod:`mlip.ops.envelope`, takes ``cutoff``.
         activation: pointwise function of the scalars.
         neighbor_exponent: see :class:`~mlip.nn.convolution.Convolution`.
+        graph: builder of the graphs, see :mod:`mlip.data.graphs`; None for all pairs within the cutoff.
 
     Attributes:
         irreps_out: features of the last layer: 0e, and 0o where it is reached.
@@ -139,8 +141,9 @@ class ShapeClassifier(AtomisticModel):
         envelope: Callable[..., Envelope],
         activation: Activation,
         neighbor_exponent: float = 0.5,
+        graph: GraphBuilder | None = None,
     ) -> None:
-        super().__init__(elements, cutoff)
+        super().__init__(elements, cutoff, graph)
         hidden = _check_hidden(irreps_hidden)
         for name, value, least in (
             ("num_classes", num_classes, 2),

@@ -9,7 +9,7 @@ from ase import Atoms
 from torch_geometric.data import Batch
 
 from mlip.core.fields import FIELDS
-from mlip.data.build_graph import build_graph
+from mlip.data.build_graph import graph_of
 from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import predict
 
@@ -25,7 +25,7 @@ def evaluate(model: AtomisticModel, atoms: Atoms, fields: Sequence[str] | None =
     """
     if fields is None:
         fields = ("energy", "forces") if "energy" in model.fields else model.fields
-    graph = build_graph(atoms, model.cutoff).to(model.device)
+    graph = graph_of(atoms, model.graph_builder).to(model.device)
     found = {name: value.cpu().numpy() for name, value in predict(model, graph, fields).items()}
     return {name: value[0] if FIELDS[name].level == "graph" else value for name, value in found.items()}
 
@@ -38,7 +38,7 @@ def evaluate_many(
     size = max(1, _BATCH_ATOMS // max(len(atoms) for atoms in structures))
     for start in range(0, len(structures), size):
         part = structures[start : start + size]
-        batch = Batch.from_data_list([build_graph(atoms, model.cutoff) for atoms in part]).to(model.device)
+        batch = Batch.from_data_list([graph_of(atoms, model.graph_builder) for atoms in part]).to(model.device)
         values = {name: value.cpu().numpy() for name, value in predict(model, batch, fields).items()}
         first = np.cumsum([0, *(len(atoms) for atoms in part)])
         for k in range(len(part)):

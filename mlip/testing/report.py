@@ -9,7 +9,7 @@ from ase import Atoms
 from mlip.core.errors import ConfigError
 from mlip.core.fields import FIELDS
 from mlip.models.base import AtomisticModel
-from mlip.testing import field_checks, suite
+from mlip.testing import field_checks, graph_changes, suite
 from mlip.testing.measurement import Measurement
 from mlip.testing.structures import molecule, rattled, standard_structures, within_reach
 
@@ -35,7 +35,9 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
         )
     exact = suite.double(model)
     generated = {
-        name: within_reach(atoms, model.cutoff) for name, atoms in standard_structures(model.elements, seed).items()
+        name: within_reach(atoms, model.cutoff)
+        for name, atoms in standard_structures(model.elements, seed).items()
+        if model.graph_builder.periodic or not atoms.pbc.any()
     }
     own = {} if structure is None else {"your structure": rattled(structure)}
     structures = {**generated, **own}
@@ -46,6 +48,7 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
             yield from suite.derivative_rows(exact, name, atoms)
             yield from suite.precision_rows(model, name, atoms)
         yield from suite.cutoff_rows(exact)
+        yield from graph_changes.change_rows(exact)
         yield from suite.edge_case_rows(exact, structures)
     if field_checks.checked_fields(model):
         for name, atoms in structures.items():

@@ -38,24 +38,24 @@ def leaving_pairs(model: AtomisticModel, largest_number: int = 6) -> list[Callab
     return [lambda distance, pair=pair: dimer(*pair, distance) for pair in pairs]
 
 
-def jumps_at_cutoff(model: AtomisticModel, at: Callable[[float], Atoms]) -> tuple[float, float]:
-    """Extrapolate the steps of energy and forces at the cutoff from both sides.
+def jumps_at(
+    model: AtomisticModel, at: Callable[[float], Atoms], distance: float, step: float = _STEP
+) -> tuple[float, float]:
+    """Extrapolate the steps of energy and forces at a distance, such as the cutoff, from both sides.
 
-    With J(δ) = f(r_c + δ) − f(r_c − δ) a continuous f with bounded slopes has 2 J(δ) − J(2δ) = O(δ²),
+    With J(δ) = f(r + δ) − f(r − δ) a continuous f with bounded slopes has 2 J(δ) − J(2δ) = O(δ²),
     whatever its slope; a step shows in full.
 
     Returns:
         Step of the energy in eV, largest step of a force component in eV/Å.
     """
 
-    outside, inside, far_outside, far_inside = evaluate_many(
-        model, [at(model.cutoff + k * _STEP) for k in (1, -1, 2, -2)]
-    )
+    outside, inside, far_outside, far_inside = evaluate_many(model, [at(distance + k * step) for k in (1, -1, 2, -2)])
 
-    def step(field: str) -> np.ndarray:
+    def jump(field: str) -> np.ndarray:
         return 2 * (outside[field] - inside[field]) - (far_outside[field] - far_inside[field])
 
-    return abs(float(step("energies").sum())), largest(step("forces"))
+    return abs(float(jump("energies").sum())), largest(jump("forces"))
 
 
 def stiffest_near_cutoff(model: AtomisticModel, at: Callable[[float], Atoms], num_points: int = 21) -> float:

@@ -42,7 +42,7 @@ def molecule(elements: Sequence[str], seed: int = 0, num_atoms: int = 8) -> Atom
         spans = [radius(new) + radius(symbol) for symbol in symbols[: len(positions)]]
         if np.all(np.linalg.norm(np.array(positions) - trial, axis=1) > 0.98 * np.array(spans)):
             positions.append(trial)
-    return Atoms(symbols, positions=positions)
+    return _tagged(Atoms(symbols, positions=positions))
 
 
 def crystal(elements: Sequence[str], seed: int = 0) -> Atoms:
@@ -50,7 +50,7 @@ def crystal(elements: Sequence[str], seed: int = 0) -> Atoms:
     rng = np.random.default_rng(seed)
     atoms = ase_bulk("Cu", "fcc", a=_spacing(elements) * 2**0.5, cubic=True)
     atoms.symbols = [elements[k % len(elements)] for k in range(len(atoms))]
-    return _disturb(atoms, rng)
+    return _disturb(_tagged(atoms), rng)
 
 
 def skewed_cell(elements: Sequence[str], seed: int = 0) -> Atoms:
@@ -62,7 +62,7 @@ def skewed_cell(elements: Sequence[str], seed: int = 0) -> Atoms:
     # A single atom would have no forces, by symmetry.
     atoms = atoms.repeat((2, 1, 1))
     atoms.symbols = [elements[k % len(elements)] for k in range(len(atoms))]
-    return _disturb(atoms, rng)
+    return _disturb(_tagged(atoms), rng)
 
 
 def slab(elements: Sequence[str], seed: int = 0, vacuum: float = 20.0) -> Atoms:
@@ -73,18 +73,18 @@ def slab(elements: Sequence[str], seed: int = 0, vacuum: float = 20.0) -> Atoms:
     symbols = [elements[k % len(elements)] for k in range(4)]
     atoms = Atoms(symbols, positions=layers, cell=[[2 * d, 0, 0], [0.1 * d, d, 0], [1.0, 0.5, vacuum]])
     atoms.pbc = (True, True, False)
-    return _disturb(atoms, rng)
+    return _disturb(_tagged(atoms), rng)
 
 
 def isolated_atom(symbol: str) -> Atoms:
     """Return one atom in empty space."""
-    return Atoms(symbol, positions=[[0.3, -0.2, 0.1]])
+    return _tagged(Atoms(symbol, positions=[[0.3, -0.2, 0.1]]))
 
 
 def dimer(first: str, second: str, distance: float) -> Atoms:
     """Return two atoms at a distance (Å) along a direction that is no axis."""
     direction = np.array([0.48, 0.6, 0.64])
-    return Atoms([first, second], positions=[np.zeros(3), distance * direction])
+    return _tagged(Atoms([first, second], positions=[np.zeros(3), distance * direction]))
 
 
 def standard_structures(elements: Sequence[str], seed: int = 0) -> dict[str, Atoms]:
@@ -138,6 +138,12 @@ def away_from_cutoff(atoms: Atoms, distances: Callable[[Atoms], np.ndarray], cut
 
 def _spacing(elements: Sequence[str]) -> float:
     return max(_CLOSEST_IN_CRYSTALS, 2.2 * max(radius(symbol) for symbol in elements))
+
+
+def _tagged(atoms: Atoms) -> Atoms:
+    """Give every second atom the tag of an adsorbate, for models whose graph needs tags."""
+    atoms.set_tags([2 * (k % 2) for k in range(len(atoms))])
+    return atoms
 
 
 def _direction(rng: np.random.Generator) -> np.ndarray:

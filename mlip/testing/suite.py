@@ -109,7 +109,7 @@ def cutoff_rows(model: AtomisticModel) -> Iterator[Measurement]:
     scale = force_scale(evaluate(model, molecule(model.elements))["forces"])
     meaning = "atoms that cross the cutoff get a kick: MD heats up"
     for name, functions in scenes.items():
-        jumps = [smoothness.jumps_at_cutoff(model, at) for at in functions]
+        jumps = [smoothness.jumps_at(model, at, model.cutoff) for at in functions]
         yield Measurement(
             f"energy at the cutoff ({name})",
             worst(*(jump[0] for jump in jumps)) / scale,

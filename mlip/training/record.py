@@ -67,8 +67,8 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         Errors of the exported model on the validation structures.
     """
     model = load_model(folder / MODEL)
-    graphs = GraphDataset(parts.valid, model.graph_builder)
     fields = [field for field in LABELS if field in parts.provides and field in predictable(model)]
+    graphs = GraphDataset(parts.valid, model.graph_builder, labels=fields)
     statistics = ErrorStatistics(fields)
     predictions = predict_dataset(model, graphs, fields, statistics=statistics)
     metrics = statistics.compute()

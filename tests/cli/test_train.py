@@ -81,7 +81,7 @@ def test_a_second_run_does_not_overwrite_the_first(data):
         ("loss=[energy,forces,stress]", "needs the label 'stress'"),
         ("data.dataset.energy_key=REF_enrgy", "Did you mean 'REF_energy'?"),
         ("data.dataset.forces_key=forcs", "Did you mean"),
-        ("cutoff=-1", "cutoff must be a positive"),
+        ("cutoff=-1", "a cutoff that is a positive length"),
         ("dtype=float16", "float32, float64"),
         ("model._target_=os.system", "not allowed"),
         ("trainer.accelerator=toaster", "Lightning refuses"),

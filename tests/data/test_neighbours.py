@@ -5,38 +5,17 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlip.core.errors import StructureError
 from mlip.data.neighbours import SkinNeighbourList, neighbour_list
-
-
-def rows(pairs):
-    """Return the pairs as a sorted list of (sender, receiver, shift)."""
-    senders, receivers, shifts = pairs
-    return sorted((int(j), int(i), *map(int, s)) for j, i, s in zip(senders, receivers, shifts, strict=True))
+from tests.data.graph_oracle import all_pairs, rows, structures
 
 
 def ase_rows(atoms, cutoff):
     i, j, shifts = neighbor_list("ijS", atoms, float(cutoff))
     return rows((j, i, shifts))
-
-
-@st.composite
-def structures(draw):
-    """Random structures: any pbc, skewed and small cells, zero vectors on open axes, unwrapped atoms."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    pbc = np.array(draw(st.tuples(st.booleans(), st.booleans(), st.booleans())))
-    cell = np.diag(rng.uniform(1.5, 7.0, 3)) + draw(st.sampled_from([0.0, 1.0])) * rng.normal(size=(3, 3))
-    if draw(st.booleans()):
-        cell[~pbc] = 0.0
-    lengths = np.linalg.norm(cell[pbc], axis=1)
-    flatness = np.linalg.svd(cell[pbc] / lengths[:, None], compute_uv=False).prod()
-    assume(flatness > 0.3 and lengths.min(initial=9.0) > 1.0)
-    num_atoms = draw(st.integers(1, 6))
-    positions = rng.normal(size=(num_atoms, 3)) * draw(st.sampled_from([1.0, 3.0, 12.0]))
-    return Atoms(numbers=rng.integers(1, 9, num_atoms), positions=positions, cell=cell, pbc=pbc)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -112,6 +91,65 @@ def test_no_pairs(positions):
 def test_bad_structures_are_refused(positions, cell, pbc, words):
     with pytest.raises(StructureError, match=words):
         neighbour_list(np.array(positions, dtype=float), np.array(cell, dtype=float), pbc, 5.0)
+
+
+def test_positions_without_digits_are_refused():
+    with pytest.raises(StructureError, match="Wrap or centre the structure"):
+        neighbour_list(np.array([[0, 0, 0], [3e9, 0, 0]]), 3 * np.eye(3), [True] * 3, 5.0)
+
+
+def test_order_is_the_same_where_a_pair_does_not_fit_into_one_number():
+    """Shifts of millions in all directions: rows are sorted instead of packed numbers."""
+    rng = np.random.default_rng(0)
+    positions = rng.integers(-9_000_000, 9_000_000, size=(5, 3)) * 2.0 + rng.normal(size=(5, 3))
+    senders, receivers, shifts = neighbour_list(positions, 2 * np.eye(3), [True] * 3, 3.0)
+    assert np.abs(shifts).max(axis=0).min() > 4_000_000
+    keys = np.column_stack([receivers, senders, shifts]).tolist()
+    assert keys == sorted(keys)
+    wrapped = positions % 2.0
+    steps = np.rint((positions - wrapped) / 2).astype(int)
+    near = neighbour_list(wrapped, 2 * np.eye(3), [True] * 3, 3.0)
+    expected = near[2] - steps[near[0]] + steps[near[1]]
+    assert rows((senders, receivers, shifts)) == rows((*near[:2], expected))
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, True, True), (True, False, True), (False, False, True)])
+def test_a_turned_slab_of_many_cells(pbc):
+    """Open axes along no Cartesian one, and wider than a few cutoffs: vesin before 0.5.8 missed pairs."""
+    rng = np.random.default_rng(0)
+    cell = np.array([[30.0, 0, 0], [5.0, 28.0, 0], [2.0, -4.0, 25.0]]) @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    atoms = Atoms("H150", positions=rng.uniform(size=(150, 3)) @ cell, cell=cell, pbc=pbc)
+    pairs = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
+    assert rows(pairs) == ase_rows(atoms, 4.0)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, True), (False, False, False)])
+@pytest.mark.parametrize("sizes", [(2e3, 2e3, 12.0), (2e4, 11.0, 3e3), (30.0, 4e4, 4e4), (5e6, 5e6, 5e6)])
+def test_wide_cells_and_far_fragments(pbc, sizes):
+    """Vesin divides by zero, and ends the process, if it is handed some of these as they are."""
+    rng = np.random.default_rng(1)
+    atoms = Atoms("H40", positions=rng.uniform(-1, 1, size=(40, 3)) * sizes, cell=np.diag(sizes), pbc=pbc)
+    atoms.positions[20:] = atoms.positions[:20] + rng.normal(size=(20, 3)) * 2
+    atoms.rotate(40, (1, 2, 3), rotate_cell=True)
+    pairs = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
+    assert rows(pairs) == sorted(all_pairs(atoms, 5.0))
+    assert len(pairs[0]) >= 30
+
+
+def test_a_cell_without_sense_is_refused():
+    with pytest.raises(StructureError, match="Å wide and 3 Å thin"):
+        neighbour_list(np.zeros((1, 3)), np.diag([5e7, 5e7, 3.0]), [True] * 3, 5.0)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.0 - 1e-12, 1.0 + 1e-12])
+def test_many_pairs_at_the_very_cutoff(factor):
+    """Third neighbours of a crystal exactly at the cutoff, or a rounding error to either side."""
+    atoms = bulk("Cu", "fcc", a=4.0, cubic=True)
+    cutoff = np.sqrt(24.0) * factor
+    senders, receivers, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    vectors = (atoms.positions[senders] - atoms.positions[receivers]) + shifts @ atoms.cell.array
+    assert ((vectors**2).sum(axis=1) < cutoff**2).all()
+    assert len(senders) == 4 * (42 if factor > 1 or cutoff**2 > 24.0 else 18)
 
 
 @pytest.mark.parametrize("cutoff", [0.0, -1.0, np.nan])

@@ -1,0 +1,1 @@
+"""Graph builders: which pairs of atoms are edges. One builder a file."""
