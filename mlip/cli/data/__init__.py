@@ -1,0 +1,1 @@
+"""``mlip data``: look at data, check, prepare, split, convert and fetch them."""
