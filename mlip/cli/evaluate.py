@@ -146,7 +146,7 @@ def _select(data: dict[str, Any], subset: Subset, exclude: Path | None) -> Sampl
 
     from mlip.core.errors import DataError
     from mlip.data.content_hash import geometry_hash
-    from mlip.data.datasets.extxyz_frames import read_frames
+    from mlip.data.formats.extxyz_frames import read_frames
     from mlip.data.parts import load_dataset, load_parts
     from mlip.data.subset import Subset as Samples
     from mlip.data.subset import as_subset

@@ -16,7 +16,7 @@ from ase import Atoms
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
 from mlip.core.fields import FIELDS, INPUTS, LABELS
-from mlip.data.frame import Frame
+from mlip.data.formats.frame import Frame
 from mlip.data.label_units import LabelUnits
 
 READABLE: tuple[str, ...] = (*LABELS, *INPUTS)

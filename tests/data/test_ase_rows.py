@@ -18,7 +18,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from ase.db import connect
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows import AseRows
+from mlip.data.formats.ase_rows import AseRows
 from tests.data.ase_files import crystal, row_of, write_aselmdb
 
 RESULTS = ("energy", "free_energy", "forces", "stress", "magmoms", "charges", "dipole", "tags", "initial_magmoms")

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlip.core.errors import DataError
-from mlip.data import bounded
-from mlip.data.bounded import (
+from mlip.data.formats import bounded
+from mlip.data.formats.bounded import (
     FREE_BYTES,
     ZipArchive,
     inflate,
@@ -140,7 +140,7 @@ def test_what_is_no_text_is_refused(file, monkeypatch):
         handle.read()
     with open_text(file("é".encode()[:1], "x.xyz")) as handle, pytest.raises(DataError, match="not a text file"):
         handle.read()
-    monkeypatch.setattr("mlip.data.bounded_streams.MAX_LINE", 1000)
+    monkeypatch.setattr("mlip.data.formats.bounded_streams.MAX_LINE", 1000)
     with open_text(file(b"x" * 1001, "x.xyz")) as handle, pytest.raises(DataError, match="a line of more than 1000"):
         handle.readline()
     with open_text(file((b"x" * 999 + b"\n") * 5000, "x.xyz")) as handle:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from mlip.data.store.prepare import prepare
 
 from mlip.cli.config_dir import config_dir
 from mlip.core.build import build
@@ -21,6 +20,7 @@ from mlip.core.errors import DataError
 from mlip.core.fields import DATA_FIELDS, FIELDS
 from mlip.data.datasets.base import Chunk, Dataset
 from mlip.data.sample import Sample
+from mlip.data.store.prepare import prepare
 from tests.data.fixtures.case import Case
 
 NAMES = sorted(path.stem for path in (config_dir() / "data").glob("*.yaml"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlip.core.errors import DataError
-from mlip.data.datasets import extxyz_lines
+from mlip.data.formats import extxyz_lines
 from mlip.data.datasets.base import Recognition
 from mlip.data.datasets.extxyz import ExtxyzDataset
 from mlip.data.datasets.threebpa import ThreeBPADataset

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlip.core.errors import DataError
-from mlip.data.datasets.extxyz_frames import frames_from, read_frames
-from mlip.data.frame import Frame
+from mlip.data.formats.extxyz_frames import frames_from, read_frames
+from mlip.data.formats.frame import Frame
 from tests.data.frames import frame_text
 
 
@@ -229,7 +229,7 @@ def test_carriage_returns_alone_and_huge_frames_are_refused():
 def test_blocks_end_anywhere(monkeypatch):
     text = frame_text(extra='word="größe"') * 5
     for size in (1, 7, 64):
-        monkeypatch.setattr("mlip.data.datasets.extxyz_lines.BLOCK", size)
+        monkeypatch.setattr("mlip.data.formats.extxyz_lines.BLOCK", size)
         assert [frame.info["word"] for frame in read(text)] == ["größe"] * 5
 
 

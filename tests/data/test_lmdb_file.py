@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlip.core.errors import DataError
-from mlip.data.lmdb_file import LmdbFile
+from mlip.data.formats.lmdb_file import LmdbFile
 
 
 def write(path: Path, pairs: dict[bytes, bytes], step: int = 500, remove=()) -> None:

@@ -18,7 +18,7 @@ from pymatgen.core import Structure
 
 from mlip.core.errors import ConfigError, DataError
 from mlip.data.datasets.mptrj import MPtrjDataset
-from mlip.data.datasets.pymatgen_structure import read_structure
+from mlip.data.formats.pymatgen_structure import read_structure
 from tests.data.fixtures.mptrj import content, frame, write
 
 

@@ -11,7 +11,7 @@ import pytest
 from mlip.core.errors import ConfigError, DataError
 from mlip.data import pyscf_extra
 from mlip.data.datasets.qh9 import QH9Dataset
-from mlip.data.sqlite_file import SqliteFile
+from mlip.data.formats.sqlite_file import SqliteFile
 from tests.data.fixtures import qh9 as fixture
 
 

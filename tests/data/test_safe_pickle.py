@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 from mlip.core.errors import DataError
-from mlip.data.safe_pickle import loads, torch_load
+from mlip.data.formats.safe_pickle import loads, torch_load
 
 TENSORS = {
     "float": torch.arange(12, dtype=torch.float32).reshape(3, 4),

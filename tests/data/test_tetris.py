@@ -101,7 +101,7 @@ def test_mistakes(options: dict[str, object]) -> None:
 
 
 def test_statistics_without_energies() -> None:
-    found = compute_statistics(list(TetrisDataset()), cutoff=1.1)
+    found = compute_statistics(list(TetrisDataset()), 1.1)
     assert found["elements"] == ["H"]
     assert found["atomic_energies"] == {"H": 0.0}
     assert found["force_rms"] is None

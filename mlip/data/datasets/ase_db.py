@@ -7,10 +7,10 @@ from os import PathLike
 from pathlib import Path
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows import AseRows, find_databases, open_table
 from mlip.data.datasets.ase_row_dataset import RowSamples
 from mlip.data.datasets.base import Chunk, Recognition
 from mlip.data.datasets.streamed import StreamedDataset
+from mlip.data.formats.ase_rows import AseRows, find_databases, open_table
 from mlip.data.label_units import LabelUnits
 from mlip.data.labels import LabelReader
 from mlip.data.sample import Sample

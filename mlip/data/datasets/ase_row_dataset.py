@@ -10,11 +10,11 @@ import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows import AseRows
-from mlip.data.ase_rows_metadata import RowMetadata
 from mlip.data.datasets.base import CHUNK_SAMPLES, Chunk, Dataset
 from mlip.data.datasets.extxyz import is_isolated_atom
-from mlip.data.frame import Frame
+from mlip.data.formats.ase_rows import AseRows
+from mlip.data.formats.ase_rows_metadata import RowMetadata
+from mlip.data.formats.frame import Frame
 from mlip.data.labels import CANDIDATES, LabelReader
 from mlip.data.sample import Sample
 

@@ -15,12 +15,12 @@ import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import DataError
-from mlip.data.bounded import open_binary
 from mlip.data.datasets.base import Chunk, Recognition
-from mlip.data.datasets.extxyz_frames import expand_paths, frames_from
-from mlip.data.datasets.extxyz_lines import looks_like_extxyz, sections
 from mlip.data.datasets.streamed import StreamedDataset
-from mlip.data.frame import Frame
+from mlip.data.formats.bounded import open_binary
+from mlip.data.formats.extxyz_frames import expand_paths, frames_from
+from mlip.data.formats.extxyz_lines import looks_like_extxyz, sections
+from mlip.data.formats.frame import Frame
 from mlip.data.label_units import LabelUnits
 from mlip.data.labels import LabelReader, MissingLabel
 from mlip.data.sample import Sample

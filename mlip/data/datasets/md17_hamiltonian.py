@@ -13,14 +13,14 @@ from ase import Atoms
 from mlip.core.errors import DataError
 from mlip.core.fields import DATA_FIELDS
 from mlip.core.units import BOHR, HARTREE
-from mlip.data.ase_rows import AseRows
 from mlip.data.datasets.base import Chunk, Dataset, Recognition
 from mlip.data.datasets.orbital_matrices import check_distances, orbital_matrix, raw_numbers
+from mlip.data.formats.ase_rows import AseRows
+from mlip.data.formats.sqlite_file import SqliteFile
 from mlip.data.orbitals import basis_key, reorder
 from mlip.data.pyscf_extra import has_pyscf
 from mlip.data.quantum import check_overlap
 from mlip.data.sample import Sample
-from mlip.data.sqlite_file import SqliteFile
 
 CHUNK = 1024
 NAMES = ("energy", "forces", "hamiltonian", "overlap")

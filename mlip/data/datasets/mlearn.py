@@ -12,11 +12,11 @@ import orjson
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
 from mlip.core.units import KBAR
-from mlip.data.bounded import open_binary
 from mlip.data.datasets.base import Chunk, Recognition
-from mlip.data.datasets.json_values import array, number, plain
-from mlip.data.datasets.pymatgen_structure import read_structure
 from mlip.data.datasets.streamed import StreamedDataset
+from mlip.data.formats.bounded import open_binary
+from mlip.data.formats.json_values import array, number, plain
+from mlip.data.formats.pymatgen_structure import read_structure
 from mlip.data.sample import Sample
 
 LARGEST_FILE = 1 << 28

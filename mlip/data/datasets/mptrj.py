@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
-from mlip.data.bounded import open_binary, without_compression
 from mlip.data.datasets.base import Chunk, Recognition
 from mlip.data.datasets.mptrj_db import MPtrjDatabase
 from mlip.data.datasets.mptrj_extxyz import FolderMembers, MPtrjMembers, MPtrjXyz, ZipMembers
 from mlip.data.datasets.mptrj_frame import ENERGIES, Choice, MPtrjFrame
 from mlip.data.datasets.mptrj_json import MPtrjJson, looks_like_json
 from mlip.data.datasets.streamed import StreamedDataset
+from mlip.data.formats.bounded import open_binary, without_compression
 from mlip.data.sample import Sample
 
 HEAD = 1 << 12

@@ -11,11 +11,11 @@ import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows import AseRows
 from mlip.data.datasets.base import CHUNK_SAMPLES, Chunk
-from mlip.data.datasets.json_values import plain
 from mlip.data.datasets.mptrj_extxyz import from_voigt
 from mlip.data.datasets.mptrj_frame import MPtrjFrame
+from mlip.data.formats.ase_rows import AseRows
+from mlip.data.formats.json_values import plain
 
 SAME_ENERGY = 1e-6
 """eV; the energy in ``row.data`` must be that of the row."""

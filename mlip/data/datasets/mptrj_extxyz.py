@@ -14,13 +14,13 @@ import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import DataError
-from mlip.data.bounded import ZipArchive, open_binary, without_compression
 from mlip.data.datasets.base import Chunk
-from mlip.data.datasets.extxyz_frames import frames_from
-from mlip.data.datasets.extxyz_lines import sections
-from mlip.data.datasets.json_values import array, plain
 from mlip.data.datasets.mptrj_frame import MPtrjFrame, frame_ids
-from mlip.data.frame import Frame
+from mlip.data.formats.bounded import ZipArchive, open_binary, without_compression
+from mlip.data.formats.extxyz_frames import frames_from
+from mlip.data.formats.extxyz_lines import sections
+from mlip.data.formats.frame import Frame
+from mlip.data.formats.json_values import array, plain
 from mlip.data.label_units import LabelUnits
 
 CHUNK_BYTES = 1 << 23

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import DataError
-from mlip.data.datasets.json_values import array, number
+from mlip.data.formats.json_values import array, number
 from mlip.data.sample import Sample
 
 ENERGIES = ("corrected", "uncorrected")

@@ -9,12 +9,12 @@ from typing import Any, BinaryIO
 
 from mlip.core.errors import DataError, did_you_mean
 from mlip.core.units import KBAR
-from mlip.data.bounded import open_binary, without_compression
 from mlip.data.datasets.base import Chunk
-from mlip.data.datasets.json_values import array, plain
 from mlip.data.datasets.mptrj_frame import MPtrjFrame, frame_ids
 from mlip.data.datasets.mptrj_pieces import Piece, check_ends, next_key, parse, pieces
-from mlip.data.datasets.pymatgen_structure import read_structure
+from mlip.data.formats.bounded import open_binary, without_compression
+from mlip.data.formats.json_values import array, plain
+from mlip.data.formats.pymatgen_structure import read_structure
 
 CHUNK_BYTES = 1 << 24
 """Bytes of a chunk: about 2000 frames."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlip.core.errors import DataError, did_you_mean
-from mlip.data.ase_rows import AseRows
-from mlip.data.bounded import open_text
 from mlip.data.datasets.oc20_lmdb import PygLmdb
 from mlip.data.datasets.oc20_pairs import Pairs, find_table, is_frames
 from mlip.data.datasets.oc20_record import Layout, Record
 from mlip.data.datasets.oc20_rows import Rows, has_system
+from mlip.data.formats.ase_rows import AseRows
+from mlip.data.formats.bounded import open_text
 
 _EXPECTED = "pairs .extxyz(.xz) + .txt(.xz), .lmdb, .aselmdb or .db"
 

@@ -12,8 +12,8 @@ import torch
 
 from mlip.core.errors import DataError
 from mlip.data.datasets.oc20_record import RandomLayout, Record, finite, system_number, whole
-from mlip.data.lmdb_file import LmdbFile
-from mlip.data.safe_pickle import loads
+from mlip.data.formats.lmdb_file import LmdbFile
+from mlip.data.formats.safe_pickle import loads
 
 _LENGTH = b"length"
 _RELAXED = ("y_init", "y_relaxed", "pos_relaxed")

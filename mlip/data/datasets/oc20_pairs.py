@@ -12,13 +12,13 @@ from typing import BinaryIO
 import numpy as np
 
 from mlip.core.errors import DataError
-from mlip.data.bounded import open_binary, without_compression
 from mlip.data.datasets.base import Chunk
-from mlip.data.datasets.extxyz_frames import frames_from
-from mlip.data.datasets.extxyz_lines import raw_frames
 from mlip.data.datasets.oc20_record import Layout, Record, finite, system_number, whole
 from mlip.data.datasets.oc20_references import SidecarLine, read_references, read_sidecar
-from mlip.data.frame import Frame
+from mlip.data.formats.bounded import open_binary, without_compression
+from mlip.data.formats.extxyz_frames import frames_from
+from mlip.data.formats.extxyz_lines import raw_frames
+from mlip.data.formats.frame import Frame
 
 SYSTEM_TABLE = "system.txt"
 LARGEST_KEPT = 2**27

@@ -13,9 +13,9 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mlip.core.errors import DataError
-from mlip.data.bounded import ZipArchive, open_binary, open_text, parse_json, without_compression
 from mlip.data.datasets.oc20_record import Record, system_number
-from mlip.data.safe_pickle import loads
+from mlip.data.formats.bounded import ZipArchive, open_binary, open_text, parse_json, without_compression
+from mlip.data.formats.safe_pickle import loads
 
 KINDS = ("total", "adsorption")
 LARGEST_COEFFICIENT = 1000.0

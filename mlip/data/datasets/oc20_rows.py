@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows import AseRows
 from mlip.data.datasets.oc20_record import RandomLayout, Record, finite, system_number, whole
+from mlip.data.formats.ase_rows import AseRows
 
 REFERENCE = "reference_energy"
 

@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows import AseRows, find_databases, open_table
 from mlip.data.datasets.ase_row_dataset import AseRowDataset, RowSamples
 from mlip.data.datasets.base import Recognition
+from mlip.data.formats.ase_rows import AseRows, find_databases, open_table
 from mlip.data.labels import LabelReader
 from mlip.data.sample import Sample
 

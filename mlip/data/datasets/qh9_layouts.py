@@ -8,7 +8,7 @@ from mlip.core.errors import DataError
 from mlip.data.datasets.qh9_lmdb import LmdbRows
 from mlip.data.datasets.qh9_rows import Rows
 from mlip.data.datasets.qh9_sqlite import SqliteRows
-from mlip.data.sqlite_file import MAGIC
+from mlip.data.formats.sqlite_file import MAGIC
 
 
 def open_rows(path: Path) -> Rows:

@@ -12,8 +12,8 @@ import numpy as np
 from mlip.core.errors import DataError
 from mlip.data.datasets.orbital_matrices import orbital_matrix
 from mlip.data.datasets.qh9_rows import RawRow, geometry, identity
-from mlip.data.lmdb_file import LmdbFile
-from mlip.data.safe_pickle import loads
+from mlip.data.formats.lmdb_file import LmdbFile
+from mlip.data.formats.safe_pickle import loads
 
 LENGTH = b"length"
 KEY_BYTES = 4

@@ -12,7 +12,7 @@ import numpy as np
 from mlip.core.errors import DataError
 from mlip.data.datasets.orbital_matrices import orbital_matrix
 from mlip.data.datasets.qh9_rows import RawRow, geometry, identity
-from mlip.data.sqlite_file import SqliteFile
+from mlip.data.formats.sqlite_file import SqliteFile
 
 TABLE = "data"
 LARGEST_ENERGY = 1e7

@@ -13,7 +13,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mlip.core.errors import DataError, did_you_mean
-from mlip.data.bounded import ZipArchive
+from mlip.data.formats.bounded import ZipArchive
 
 LAYOUTS = {
     "rMD17": {"numbers": "nuclear_charges", "positions": "coords", "energies": "energies", "forces": "forces"},

@@ -16,13 +16,13 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
-from mlip.data.bounded import open_binary, without_compression
 from mlip.data.datasets.base import Chunk, Recognition
 from mlip.data.datasets.streamed import StreamedDataset
-from mlip.data.datasets.vasp_outcar import END, read_outcar
-from mlip.data.datasets.vasp_step import VaspStep
-from mlip.data.datasets.vasp_xml import read_xml
-from mlip.data.frame import Frame
+from mlip.data.formats.bounded import open_binary, without_compression
+from mlip.data.formats.frame import Frame
+from mlip.data.formats.vasp_outcar import END, read_outcar
+from mlip.data.formats.vasp_step import VaspStep
+from mlip.data.formats.vasp_xml import read_xml
 from mlip.data.label_units import LabelUnits
 from mlip.data.labels import LabelReader
 from mlip.data.sample import Sample

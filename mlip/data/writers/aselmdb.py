@@ -14,8 +14,8 @@ import orjson
 
 from mlip.core.errors import MlipError
 from mlip.core.files import write_atomically
-from mlip.data.ase_rows_metadata import FILE_NAME
 from mlip.data.content_hash import sample_hash
+from mlip.data.formats.ase_rows_metadata import FILE_NAME
 from mlip.data.labels import CANDIDATES
 from mlip.data.sample import Sample
 from mlip.data.writers.base import Writer, info_to_write

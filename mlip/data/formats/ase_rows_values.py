@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from mlip.core.errors import DataError
-from mlip.data import bounded
+from mlip.data.formats import bounded
 
 _PER_ATOM = {
     "forces": (3,),

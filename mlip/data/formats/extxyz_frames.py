@@ -16,11 +16,11 @@ from ase.data import chemical_symbols
 from ase.io.extxyz import per_config_properties, read_xyz
 
 from mlip.core.errors import DataError, did_you_mean
-from mlip.data.bounded import open_binary
-from mlip.data.datasets.extxyz_columns import DEFAULT_PROPERTIES, parse_layout, read_columns
-from mlip.data.datasets.extxyz_comment import parse_comment
-from mlip.data.datasets.extxyz_lines import empty, raw_frames
-from mlip.data.frame import Frame
+from mlip.data.formats.bounded import open_binary
+from mlip.data.formats.extxyz_columns import DEFAULT_PROPERTIES, parse_layout, read_columns
+from mlip.data.formats.extxyz_comment import parse_comment
+from mlip.data.formats.extxyz_lines import empty, raw_frames
+from mlip.data.formats.frame import Frame
 
 # What ASE's reader raises on malformed text; XYZError is an OSError.
 _PARSE_ERRORS = (

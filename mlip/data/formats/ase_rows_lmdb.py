@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows_values import parse_json, plain_row
-from mlip.data.bounded import inflate
-from mlip.data.lmdb_file import LmdbFile
+from mlip.data.formats.ase_rows_values import parse_json, plain_row
+from mlip.data.formats.bounded import inflate
+from mlip.data.formats.lmdb_file import LmdbFile
 
 RESERVED = (b"nextid", b"deleted_ids", b"metadata")
 """Keys that are no rows."""

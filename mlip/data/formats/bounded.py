@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from mlip.core.errors import DataError
-from mlip.data.bounded_streams import FORMATS, FREE_BYTES, MAX_RATIO, CheckedText, Decompressed, Source
+from mlip.data.formats.bounded_streams import FORMATS, FREE_BYTES, MAX_RATIO, CheckedText, Decompressed, Source
 
 _BUFFER = 2**18
 _ZSTD = (b"\x28\xb5\x2f\xfd", ".zst")

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlip.core.errors import DataError, did_you_mean
-from mlip.data.ase_rows_lmdb import LmdbTable
-from mlip.data.ase_rows_sqlite import SqliteTable
-from mlip.data.sqlite_file import MAGIC
+from mlip.data.formats.ase_rows_lmdb import LmdbTable
+from mlip.data.formats.ase_rows_sqlite import SqliteTable
+from mlip.data.formats.sqlite_file import MAGIC
 
 SUFFIXES = (".aselmdb", ".db")
 """What is taken for a database in a folder."""

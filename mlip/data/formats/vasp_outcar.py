@@ -12,7 +12,7 @@ from ase.data import atomic_numbers
 
 from mlip.core.errors import DataError
 from mlip.core.units import KBAR
-from mlip.data.datasets.vasp_step import VaspStep, numbers_of
+from mlip.data.formats.vasp_step import VaspStep, numbers_of
 
 END = "General timing and accounting"
 """Stands at the end of a file whose run was not killed."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlip.core.errors import DataError
-from mlip.data.pickle_values import Global, Instance, checked_key
+from mlip.data.formats.pickle_values import Global, Instance, checked_key
 
 MAX_STEPS = 50_000_000
 """Instructions of one pickle; each makes at most one small object, so memory stays below some gigabytes."""

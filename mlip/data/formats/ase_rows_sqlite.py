@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows_values import decode_blob, parse_json, plain_row
-from mlip.data.sqlite_file import SqliteFile
+from mlip.data.formats.ase_rows_values import decode_blob, parse_json, plain_row
+from mlip.data.formats.sqlite_file import SqliteFile
 
 KNOWN_VERSIONS = range(5, 10)
 """Versions of ASE's schema whose tables are read here; since 9 ``data`` is binary."""

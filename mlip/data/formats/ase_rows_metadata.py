@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 
 from mlip.core.errors import DataError
-from mlip.data.ase_rows import AseRows
-from mlip.data.bounded import ZipArchive
+from mlip.data.formats.ase_rows import AseRows
+from mlip.data.formats.bounded import ZipArchive
 
 FILE_NAME = "metadata.npz"
 LARGEST_ITEM = 4096

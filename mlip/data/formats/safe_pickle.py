@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import torch
 
 from mlip.core.errors import DataError
-from mlip.data.pickle_machine import Machine
-from mlip.data.pickle_names import NAMES, STORAGES, Storage
-from mlip.data.pickle_values import Global, Plain
+from mlip.data.formats.pickle_machine import Machine
+from mlip.data.formats.pickle_names import NAMES, STORAGES, Storage
+from mlip.data.formats.pickle_values import Global, Plain
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 """First number of a ``torch.save`` file of the older kind."""

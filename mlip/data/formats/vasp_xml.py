@@ -12,7 +12,7 @@ import numpy as np
 
 from mlip.core.errors import DataError
 from mlip.core.units import KBAR
-from mlip.data.datasets.vasp_step import VaspStep, numbers_of
+from mlip.data.formats.vasp_step import VaspStep, numbers_of
 
 WANTED = ("parameters", "atominfo", "structure", "calculation")
 """Elements below the root that are kept."""

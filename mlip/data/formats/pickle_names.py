@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mlip.core.errors import DataError
-from mlip.data.pickle_values import Global, Instance, checked_key
+from mlip.data.formats.pickle_values import Global, Instance, checked_key
 
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6}")
 MAX_SPREAD = 2**20

@@ -1,0 +1,1 @@
+"""File formats: bytes of strangers to plain values. Knows no data set."""
