@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from typer.main import get_command
 
 from mlip.cli.compose import compose
-from mlip.cli.evaluate import data_overrides
+from mlip.cli.data.source import find_source
 from mlip.cli.main import app
 from tests.components import repository_root
 
@@ -70,10 +70,13 @@ def test_commands_and_their_options_exist(page: str, line: str) -> None:
 @pytest.mark.parametrize(("page", "line"), [x for x in command_lines() if x[1].split()[1] in ("train", "evaluate")])
 def test_settings_exist(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "test.xyz").touch()
+    (tmp_path / "test.xyz").write_text("1\nenergy=0.0 Properties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0 0 0 0\n")
     command, *words = shlex.split(line)[1:]
     overrides = [word for word in words if "=" in word and not word.startswith("--")]
-    compose(command, data_overrides(overrides) if command == "evaluate" else overrides)
+    if command == "evaluate":
+        find_source(overrides)
+    else:
+        compose(command, overrides)
 
 
 def test_defaults_are_the_defaults() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,11 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlip.data.loading import GraphDataset
+    from mlip.data.datasets.base import Progress
+    from mlip.data.graph import AtomGraph
     from mlip.data.subset import Subset as Samples
     from mlip.evaluation.metrics import ErrorStatistics
+    from mlip.evaluation.predict import Prediction
     from mlip.models.base import AtomisticModel
 
 
@@ -33,7 +36,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="data=...",
-            help="data=FILE, or data=NAME of a configuration with data.path=…, data.split.seed=…, …",
+            help="data=PATH of a file, folder or store; or data=NAME data.path=…, data.split.seed=…, …",
         ),
     ],
     subset: Annotated[
@@ -59,21 +62,21 @@ def evaluate(
     """
     from rich.console import Console
 
-    from mlip.cli.compose import compose, to_plain
-    from mlip.evaluation.accuracy import accuracy
+    from mlip.cli.data.source import find_source
+    from mlip.cli.progress import ProgressBar
+    from mlip.core.errors import MlipError
     from mlip.evaluation.metrics import ErrorStatistics
     from mlip.evaluation.report import write_report
     from mlip.models.model_file import load_model
 
     console = Console()
-    data = to_plain(compose("evaluate", data_overrides(overrides)))["data"]
+    data = find_source(overrides).config
     folder = _claim(output or _default_folder(data, subset), overwrite)
     potential = load_model(model, device=device, dtype=dtype)
-    with console.status("reading the data"):
-        samples = _select(data, subset, exclude)
+    with ProgressBar("reading the data", console) as progress:
+        samples = _select(data, subset, exclude, progress)
     _warn_if_trained_on(samples, potential, console)
     statistics = ErrorStatistics(_labels(samples, potential))
-    graphs, predictions = _predict(potential, samples, statistics, max_edges, console)
     record = {
         "model": str(model),
         "data": data,
@@ -85,38 +88,17 @@ def evaluate(
         "device": str(potential.device),
     }
     title = f"{model.name} on {_source(data)}" + ("" if subset is Subset.all else f" ({subset.value})")
-    write_report(folder, samples, graphs, predictions, statistics, record, title)
+    results = _predict(potential, samples, statistics, max_edges, console)
+    try:
+        right = write_report(folder, samples, results, statistics, record, title)
+    except MlipError:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
     _show(statistics, title, len(samples), console)
-    right = accuracy(samples, predictions)
     if right is not None:
         console.print(f"{right} structures classified correctly", highlight=False)
     console.print(f"Results are in {folder}", soft_wrap=True, highlight=False)
-
-
-def data_overrides(words: Sequence[str]) -> list[str]:
-    """Return Hydra overrides; a file in ``data=FILE``, or alone, becomes ``data=extxyz data.path=FILE``.
-
-    Raises:
-        DataError: what looks like a file is not there.
-    """
-    from mlip.cli.config_dir import config_dir
-    from mlip.core.errors import DataError
-
-    overrides: list[str] = []
-    for word in words:
-        value = word.removeprefix("data=")
-        if "=" in value or word.startswith("~") or (config_dir() / "data" / f"{value}.yaml").is_file():
-            overrides.append(word if "=" in word else f"data={word}")
-        elif Path(value).is_file() or "*" in value:
-            overrides += [
-                "data=extxyz",
-                "data.path='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'",
-            ]
-        elif "." in value or "/" in value:
-            raise DataError(f"There is no file '{value}' to evaluate on.")
-        else:
-            overrides.append(f"data={value}")
-    return overrides
 
 
 def _default_folder(data: dict[str, Any], subset: Subset) -> Path:
@@ -140,7 +122,7 @@ def _claim(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _select(data: dict[str, Any], subset: Subset, exclude: Path | None) -> Samples:
+def _select(data: dict[str, Any], subset: Subset, exclude: Path | None, progress: Progress) -> Samples:
     """Find the structures that were asked for."""
     import numpy as np
 
@@ -151,7 +133,12 @@ def _select(data: dict[str, Any], subset: Subset, exclude: Path | None) -> Sampl
     from mlip.data.subset import Subset as Samples
     from mlip.data.subset import as_subset
 
-    samples = as_subset(load_dataset(data)) if subset is Subset.all else getattr(load_parts(data), subset.value)
+    if subset is Subset.all:
+        dataset = load_dataset(data)
+        dataset.load(progress)
+        samples = as_subset(dataset)
+    else:
+        samples = getattr(load_parts(data, progress), subset.value)
     if exclude is not None:
         unwanted = np.array([geometry_hash(atoms) for atoms in read_frames(exclude)], dtype=np.uint64)
         samples = Samples(samples.dataset, samples.indices[~np.isin(samples.geometry_digests, unwanted)])
@@ -185,38 +172,19 @@ def _warn_if_trained_on(samples: Samples, model: AtomisticModel, console: Consol
 
 
 def _predict(
-    model: AtomisticModel,
-    samples: Samples,
-    statistics: ErrorStatistics,
-    max_edges: int,
-    console: Console,
-) -> tuple[GraphDataset, list[Any]]:
-    """Return graphs and predictions, with a progress bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from mlip.core.errors import StructureError
+    model: AtomisticModel, samples: Samples, statistics: ErrorStatistics, max_edges: int, console: Console
+) -> Iterator[tuple[AtomGraph, Prediction]]:
+    """Yield graphs and predictions, with a progress bar on a terminal."""
+    from mlip.cli.progress import ProgressBar
     from mlip.data.loading import GraphDataset
-    from mlip.evaluation.predict import predict_dataset
+    from mlip.evaluation.predict import predict_each
 
-    for sample in samples:
-        try:
-            model.check_elements(sample.atoms.numbers.tolist())
-        except StructureError as error:
-            raise StructureError(f"{sample.source}: {error}") from error
-    with console.status("building the graphs"):
-        graphs = GraphDataset(samples, model.graph_builder, labels=statistics.fields)
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=len(graphs))
-        predictions = predict_dataset(
-            model,
-            graphs,
-            statistics.fields,
-            max_edges=max_edges,
-            statistics=statistics,
-            progress=lambda done: progress.advance(task, done),
-        )
-    return graphs, predictions
+    graphs = GraphDataset(samples, model.graph_builder, labels=statistics.fields, elements=model.elements, once=True)
+    with ProgressBar("evaluating", console) as report:
+        each = predict_each(model, graphs, statistics.fields, max_edges=max_edges, statistics=statistics)
+        for number, result in enumerate(each):
+            report(number / len(samples), number)
+            yield result
 
 
 def _show(statistics: ErrorStatistics, title: str, structures: int, console: Console) -> None:

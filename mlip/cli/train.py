@@ -78,6 +78,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     from omegaconf import OmegaConf
 
     from mlip.cli.compose import require_complete, to_plain
+    from mlip.cli.progress import ProgressBar
     from mlip.core.build import build
     from mlip.core.files import write_text_atomically
     from mlip.data.loading import GraphDataset
@@ -91,19 +92,25 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     folder = Path(config.run_dir)
     dtype = parse_dtype(config.dtype)
     losses = _build_losses(config)
-    with console.status("reading the data"):
-        parts = load_parts(OmegaConf.to_container(config.data, resolve=True))
+    with ProgressBar("reading the data", console) as report:
+        parts = load_parts(OmegaConf.to_container(config.data, resolve=True), report)
     _check_labels(parts, losses)
-    with console.status("statistics of the training structures"):
-        _fill_statistics(config, parts)
+    stated = config.statistics.elements is not None
+    _fill_statistics(config, parts, console)
     settings = to_plain(config)
     model = build_model(settings["model"], seed=settings["seed"], dtype=dtype)
     _check_predictions(model, losses)
     # The energy is evaluated where there is one, trained or not.
     fields = {"energy"} | {field for loss in losses.values() for field in loss.required}
-    with console.status("building the graphs"):
-        train_set = GraphDataset(parts.train, model.graph_builder, labels=fields)
-        valid_set = GraphDataset(parts.valid, model.graph_builder, labels=fields)
+    # Elements that were measured are those of the training structures; a run that is resumed has been through this.
+    known = {"train": model.elements if stated else None, "valid": model.elements}
+    graphs = {}
+    for part, elements in known.items():
+        with ProgressBar(f"graphs to {part}", console) as report:
+            graphs[part] = GraphDataset(
+                getattr(parts, part), model.graph_builder, report.count, fields, None if resume else elements
+            )
+    train_set, valid_set = graphs["train"], graphs["valid"]
     _check_shapes(model, train_set, losses)
     if leads and not resume:
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,8 +215,8 @@ def _check_labels(parts: Parts, losses: dict[str, Any]) -> None:
         for field in loss.required:
             if field not in parts.provides:
                 raise ConfigError(
-                    f"The loss '{name}' needs the label '{field}', the data set provides {', '.join(parts.provides)}. "
-                    f"Add it to data.dataset.labels, or leave the loss out."
+                    f"The loss '{name}' needs the label '{field}', all structures to train and validate on have "
+                    f"{', '.join(parts.provides)}. Add it to data.dataset.labels, or leave the loss out."
                 )
 
 
@@ -233,31 +240,41 @@ def _check_shapes(model: AtomisticModel, graphs: GraphDataset, losses: dict[str,
     if not len(graphs):
         # Training refuses this in a sentence of its own.
         return
-    smallest = graphs[min(range(len(graphs)), key=graphs.num_edges.__getitem__)]
+    smallest = graphs[int(graphs.num_edges.argmin())]
     found = predict(model, smallest, {field for loss in losses.values() for field in loss.required})
     for loss in losses.values():
         loss(found, smallest)
 
 
-def _fill_statistics(config: DictConfig, parts: Parts) -> None:
+def _fill_statistics(config: DictConfig, parts: Parts, console: Console) -> None:
     """Put measured statistics where the user has set nothing."""
     from omegaconf import OmegaConf
 
+    from mlip.cli.progress import ProgressBar
     from mlip.models.build import build_graph_builder
 
     unset = [name for name in config.statistics if config.statistics[name] is None]
-    if unset:
-        # The rest of the model refers to these statistics, so that it cannot be resolved yet.
-        graph = {
-            name: OmegaConf.to_container(config.model[name], resolve=True)
-            if OmegaConf.is_config(config.model[name])
-            else config.model[name]
-            for name in ("graph", "cutoff")
-            if config.model.get(name) is not None
-        }
-        measured = parts.statistics(build_graph_builder({"cutoff": config.cutoff} | graph))
-        for name in unset:
-            config.statistics[name] = measured[name]
+    if not unset:
+        return
+    # The rest of the model refers to these statistics, so that it cannot be resolved yet.
+    graph = {
+        name: OmegaConf.to_container(config.model[name], resolve=True)
+        if OmegaConf.is_config(config.model[name])
+        else config.model[name]
+        for name in ("graph", "cutoff")
+        if config.model.get(name) is not None
+    }
+    builder = build_graph_builder({"cutoff": config.cutoff} | graph)
+    # A run folder of an earlier version does not have these settings.
+    source, regularisation = config.get("atomic_energy_source", "auto"), config.get("atomic_energy_regularisation", 0.0)
+    with ProgressBar("statistics", console) as report:
+        measured = parts.statistics(builder, source, regularisation, report.count)
+    for name in unset:
+        config.statistics[name] = measured[name]
+    if "atomic_energies" in unset:
+        console.print(
+            f"Reference energies of the elements: {measured['atomic_energies_source']}", highlight=False, soft_wrap=True
+        )
 
 
 def _describe(console: Console, model: Any, parts: Parts, settings: dict[str, Any], folder: Path) -> None:

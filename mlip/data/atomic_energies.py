@@ -1,4 +1,4 @@
-"""Reference energies of the elements: from isolated atoms, or from least squares over the structures."""
+"""The least-squares fit of reference energies, what it leaves open, and a test of isolated atoms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from math import lcm
 import numpy as np
 from ase.data import chemical_symbols
 
-from mlip.core.errors import ConfigError, DataError
+from mlip.core.errors import DataError
 from mlip.data.least_squares import StreamedLeastSquares
-from mlip.data.sample import Sample
 
 UNBOUND = 50.0
 """eV per atom; no structure is bound, or strained, that much against its isolated atoms."""
@@ -92,55 +91,6 @@ class AtomicEnergyFit:
         return phrases
 
 
-def composition(samples: Sequence[Sample]) -> tuple[list[str], np.ndarray]:
-    """Return the element symbols, sorted by atomic number, and the counts (samples, elements)."""
-    numbers = sorted({int(number) for sample in samples for number in sample.atoms.numbers})
-    counts = np.array([[np.count_nonzero(s.atoms.numbers == z) for z in numbers] for s in samples], dtype=float)
-    return [chemical_symbols[number] for number in numbers], counts.reshape(len(samples), len(numbers))
-
-
-def sample_energies(samples: Sequence[Sample]) -> np.ndarray:
-    """Return the energies (samples,) in eV, NaN where there is no label."""
-    return np.array([float(sample.labels.get("energy", np.nan)) for sample in samples])
-
-
-def atomic_energies(
-    samples: Sequence[Sample],
-    isolated: Mapping[str, float] | None = None,
-    source: str = "auto",
-    regularisation: float = 0.0,
-) -> tuple[dict[str, float], str]:
-    """Determine the reference energy E0 of every element.
-
-    Args:
-        samples: training samples.
-        isolated: energies of isolated atoms by symbol, eV.
-        source: ``isolated``, ``least_squares``, or ``auto``, which takes isolated atoms if there are any.
-        regularisation: of least squares, see `AtomicEnergyFit.energies`.
-
-    Returns:
-        E0 in eV by symbol, and where they come from, in words.
-
-    Raises:
-        DataError: isolated atoms are there for some elements only, or belong to other energies.
-        ConfigError: an unknown source, or a negative regularisation.
-    """
-    if source not in ("auto", "isolated", "least_squares"):
-        raise ConfigError(f"The source of atomic energies must be auto, isolated or least_squares, got {source!r}.")
-    if not regularisation >= 0:
-        raise ConfigError(f"The regularisation of atomic energies must not be negative, got {regularisation}.")
-    elements, counts = composition(samples)
-    energies = sample_energies(samples)
-    isolated = dict(isolated or {})
-    if source == "isolated" or (source == "auto" and isolated):
-        return _from_isolated(elements, counts, energies, isolated), "isolated atoms"
-    fit = AtomicEnergyFit()
-    for sample, energy in zip(samples, energies):
-        if np.isfinite(energy):
-            fit.add(sample.atoms.numbers, energy)
-    return describe_fit(fit, elements, regularisation)
-
-
 def describe_fit(
     fit: AtomicEnergyFit, elements: Sequence[str], regularisation: float = 0.0
 ) -> tuple[dict[str, float], str]:
@@ -175,21 +125,6 @@ def check_isolated(isolated: Mapping[str, float], binding: np.ndarray) -> None:
             f"{np.median(binding):.4g} eV/atom lie between them. Use the same code and settings for both, "
             "or least_squares."
         )
-
-
-def _from_isolated(
-    elements: list[str], counts: np.ndarray, energies: np.ndarray, isolated: Mapping[str, float]
-) -> dict[str, float]:
-    missing = [symbol for symbol in elements if symbol not in isolated]
-    if missing:
-        raise DataError(
-            f"Isolated-atom energies are needed for {', '.join(elements)}, but missing for "
-            f"{', '.join(missing)} (there: {', '.join(sorted(isolated)) or 'none'}). Add them, or use "
-            "least_squares."
-        )
-    chosen = {symbol: float(isolated[symbol]) for symbol in elements}
-    check_isolated(chosen, (energies - counts @ np.array([*chosen.values()])) / counts.sum(axis=1))
-    return chosen
 
 
 def _combinations(known: np.ndarray, symbols: Sequence[str]) -> str:

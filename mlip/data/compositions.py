@@ -73,8 +73,10 @@ class Compositions:
         """
         if source not in SOURCES:
             raise ConfigError(f"The source of atomic energies must be auto, isolated or least_squares, got {source!r}.")
-        if not regularisation >= 0:
-            raise ConfigError(f"The regularisation of atomic energies must not be negative, got {regularisation}.")
+        if not isinstance(regularisation, int | float) or not 0 <= regularisation < float("inf"):
+            raise ConfigError(
+                f"The regularisation of atomic energies must be a number that is not negative, got {regularisation!r}."
+            )
         if source == "isolated" or (source == "auto" and isolated):
             return self._from_isolated(dict(isolated or {})), "isolated atoms"
         return describe_fit(self._fit(), self.elements, regularisation)

@@ -14,6 +14,7 @@ from mlip.core.errors import DataError, MlipError, StructureError
 from mlip.core.fields import FIELDS, INPUTS
 from mlip.core.files import cache_folder, write_atomically
 from mlip.data.build_graph import as_builder, graph_of
+from mlip.data.elements import check_elements
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.graphs.radius import Radius
@@ -36,17 +37,19 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         graph: draws the edges, such as a model's ``graph_builder``; a number is the cutoff (Å) of a radius graph.
         progress: called with (done, total) while graphs are built or edges counted.
         labels: names of the labels that the graphs are to have, where there are any; None for all.
+        elements: symbols that the model knows; others are refused. None does not look.
+        once: the graphs are asked for once, in order: none is kept, and nothing is read before.
 
     Attributes:
         labels: names of the labels.
-        num_edges: (graphs,) edges of each graph.
-        content_hash: of the samples, see `mlip.data.content_hash`.
+        num_edges: (graphs,) edges of each graph; not with ``once``.
         builder: draws the edges.
         graph_key: names how graphs are built, for fingerprints.
 
     Raises:
-        DataError: a structure has no graph, a label of another size than the others, or an input (charge, tags, …)
-            that only some have; names its file and frame. For samples that are not in memory it may be raised later.
+        DataError: a structure has no graph, an unknown element, a label of another size than the others, or an input
+            (charge, tags, …) that only some have; names its file and frame. For samples that are not in memory it may
+            be raised later, but not for unknown elements and missing inputs unless ``once``.
     """
 
     def __init__(
@@ -55,19 +58,24 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         graph: GraphBuilder | float,
         progress: Callable[[int, int], None] | None = None,
         labels: Collection[str] | None = None,
+        elements: Sequence[str] | None = None,
+        once: bool = False,
     ) -> None:
         self.builder = as_builder(graph)
         self.graph_key = self.builder.description
         self.samples: Subset = as_subset(samples)
         self.labels = tuple(name for name in self.samples.fields() if labels is None or name in labels)
-        self.content_hash = self.samples.content_hash
+        self._elements = None if elements is None else tuple(elements)
+        self._inputs = tuple(name for name in self.labels if name in INPUTS)
         self._sizes = {name: _item_shape(name, self.samples) for name in self.labels}
         self._graphs: list[AtomGraph] | None = None
         self._num_atoms: np.ndarray | None = None
+        if once:
+            return
         if self.samples.in_memory:
             self._keep_graphs(progress)
         if self._graphs is None:
-            self.num_edges = self._count_edges(progress)
+            self.num_edges = self._edges(progress)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -79,6 +87,11 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
 
     def __iter__(self) -> Iterator[AtomGraph]:
         return (self[index] for index in range(len(self)))
+
+    @property
+    def content_hash(self) -> str:
+        """Of the samples, see `mlip.data.content_hash`."""
+        return self.samples.content_hash
 
     @property
     def num_atoms(self) -> np.ndarray:
@@ -102,17 +115,18 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         self._graphs = graphs
         self.num_edges = np.array([graph.edge_index.shape[1] for graph in graphs], dtype=np.int64)
 
-    def _count_edges(self, progress: Callable[[int, int], None] | None) -> np.ndarray:
+    def _edges(self, progress: Callable[[int, int], None] | None) -> np.ndarray:
         """Return the edges of every graph: known, from the cache, or counted."""
         known = self.samples.num_edges(self.builder.cutoff) if isinstance(self.builder, Radius) else None
-        if known is not None:
-            return known
         key = hashlib.sha256(f"{self.content_hash} {self.graph_key}".encode()).hexdigest()
         path = cache_folder() / f"edges-{key[:32]}.npy"
-        with suppress(OSError, ValueError, EOFError):
-            kept = np.load(path, allow_pickle=False)
-            if kept.shape == (len(self),) and kept.dtype == np.int64:
-                return kept
+        if known is None:
+            with suppress(OSError, ValueError, EOFError):
+                kept = np.load(path, allow_pickle=False)
+                known = kept if kept.shape == (len(self),) and kept.dtype == np.int64 else None
+        if known is not None:
+            self._look_through(progress)
+            return known
         counted = np.empty(len(self), dtype=np.int64)
         for index, sample in enumerate(self.samples):
             counted[index] = self._build(sample, index).edge_index.shape[1]
@@ -123,12 +137,29 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
             write_atomically(path, lambda temporary: np.save(temporary, counted))
         return counted
 
-    def _build(self, sample: Sample, index: int) -> AtomGraph:
-        for name in self.labels:
-            if name in INPUTS and name not in sample.labels:
+    def _look_through(self, progress: Callable[[int, int], None] | None) -> None:
+        """Find now what would otherwise stop a training after hours; not where nothing can be wrong."""
+        if self._elements is None and not self._inputs:
+            return
+        for index, sample in enumerate(self.samples):
+            self._check(sample)
+            if progress is not None:
+                progress(index + 1, len(self))
+
+    def _check(self, sample: Sample) -> None:
+        for name in self._inputs:
+            if name not in sample.labels:
                 raise DataError(
                     f"{sample.source} has no {name}, other structures have. State it for every structure, or for none."
                 )
+        if self._elements is not None:
+            try:
+                check_elements(sample.atoms.numbers, self._elements)
+            except StructureError as error:
+                raise DataError(f"{sample.source}: {error}") from error
+
+    def _build(self, sample: Sample, index: int) -> AtomGraph:
+        self._check(sample)
         labels = {name: sample.labels.get(name, self._unlabelled(name, sample)) for name in self.labels}
         labels |= {name: sample.labels[name] for name in self.builder.needs if name in sample.labels}
         pairs = self.samples.pairs(index, self.builder.cutoff) if isfinite(self.builder.cutoff) else None

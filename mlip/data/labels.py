@@ -46,6 +46,41 @@ ASYMMETRY = 0.01
 """Largest difference of off-diagonal stress components, relative to the largest component."""
 
 
+def merge_keys(known: dict[str, tuple[str, str]], found: Mapping[str, tuple[str, str]]) -> None:
+    """Add the keys that labels were read from, ``{label: (key, where)}``, to those known before.
+
+    Raises:
+        DataError: a label has another key: the two may be different levels of theory.
+    """
+    for label, (key, where) in found.items():
+        first, source = known.setdefault(label, (key, where))
+        if first != key:
+            advice = f"Say which one to use ({label}_key: …) or give the frames the same key."
+            if label not in _KEYED:
+                advice = "Give the frames the same key."
+            raise DataError(f"The {label} is '{first}' in {source}, but '{key}' in {where}. {advice}")
+
+
+def stress_tensor(array: np.ndarray, key: str, where: str) -> np.ndarray:
+    """Return a symmetric (3, 3) tensor from 3x3, nine or six (Voigt: xx yy zz yz xz xy) numbers.
+
+    Raises:
+        DataError: another number of components, or a tensor that is not symmetric.
+    """
+    if array.size == 6:
+        xx, yy, zz, yz, xz, xy = array.ravel()
+        array = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    elif array.size != 9:
+        raise DataError(
+            f"{where}: the stress '{key}' must be 3x3 or six Voigt numbers (xx yy zz yz xz xy), got shape "
+            f"{array.shape}."
+        )
+    tensor = array.reshape(3, 3)
+    if np.abs(tensor - tensor.T).max() > ASYMMETRY * np.abs(tensor).max() + 1e-6:
+        raise DataError(f"{where}: the stress '{key}' must be a symmetric tensor, got {tensor.tolist()}.")
+    return (tensor + tensor.T) / 2
+
+
 class MissingLabel(DataError):
     """A frame lacks a label that the data set promises.
 
@@ -78,7 +113,7 @@ class LabelReader:
         max_force: eV/Å; a larger force is taken for a mistake.
 
     Raises:
-        ConfigError: an unknown label.
+        ConfigError: an unknown label, or a key for one that is not read.
     """
 
     required: tuple[str, ...] = ("energy", "forces")
@@ -95,6 +130,11 @@ class LabelReader:
                 )
         if not self.required:
             raise ConfigError(f"labels must name at least one of {', '.join(READABLE)}.")
+        for label, key in self.keys.items():
+            if key is not None and label not in (*self.required, *self.optional):
+                raise ConfigError(
+                    f"{label}_key is '{key}', but the {label} is in neither labels nor optional_labels. Add it there."
+                )
 
     def read(self, frame: Frame | Atoms, where: str, required: tuple[str, ...] | None = None) -> dict[str, Any]:
         """Read the labels of one frame.
@@ -102,7 +142,7 @@ class LabelReader:
         Args:
             frame: as the file has it, or as ASE read it.
             where: "file:frame", for messages.
-            required: other labels than usual, for an isolated atom.
+            required: other labels than usual, for an isolated atom; the usual ones are then optional.
 
         Returns:
             ``{"values": {label: array}, "keys": {label: key}}``.
@@ -115,7 +155,7 @@ class LabelReader:
         present = raw_values(frame)
         values: dict[str, np.ndarray] = {}
         keys: dict[str, str] = {}
-        for label in dict.fromkeys((*required, *self.optional)):
+        for label in dict.fromkeys((*required, *self.required, *self.optional)):
             key = self._find(label, present, frame, where)
             if key is not None:
                 keys[label] = key
@@ -183,18 +223,7 @@ class LabelReader:
 
     def _stress(self, key: str, array: np.ndarray, frame: Frame | Atoms, where: str) -> np.ndarray:
         """Return (3, 3) eV/Å³ from 3×3, nine or six (Voigt) numbers; a virial is −V·stress, in eV."""
-        if array.size == 6:
-            xx, yy, zz, yz, xz, xy = array.ravel()
-            array = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-        elif array.size != 9:
-            raise DataError(
-                f"{where}: the stress '{key}' must be 3x3 or six Voigt numbers (xx yy zz yz xz xy), "
-                f"got shape {array.shape}."
-            )
-        tensor = array.reshape(3, 3)
-        if np.abs(tensor - tensor.T).max() > ASYMMETRY * np.abs(tensor).max() + 1e-6:
-            raise DataError(f"{where}: the stress '{key}' must be a symmetric tensor, got {tensor.tolist()}.")
-        tensor = (tensor + tensor.T) / 2
+        tensor = stress_tensor(array, key, where)
         if "virial" not in key.lower():
             return tensor * self.units.to_stress
         volume = abs(np.linalg.det(np.asarray(frame.cell)))

@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Batch
-from torch_geometric.loader import DataLoader
 
-from mlip.core.errors import CheckpointError
+from mlip.core.errors import CheckpointError, MlipError
+from mlip.data.graph import AtomGraph
 from mlip.data.graph_dataset import GraphDataset
 from mlip.data.sampling import EdgeBudgetSampler
 
@@ -77,8 +79,19 @@ class ResumableLoader:
         self._resume_at = None
         self._batches_done = start
         todo = self.sampler.batches(epoch)[start:]
-        loader = DataLoader(self.dataset, batch_sampler=todo, num_workers=self.num_workers, pin_memory=self.pin_memory)
+        loader = DataLoader(
+            _Outcomes(self.dataset),
+            batch_sampler=todo,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            collate_fn=_collate,
+            # Workers get seeds, which would otherwise be drawn from the global generator: a run that is resumed starts
+            # workers more often, and must see the same random numbers.
+            generator=torch.Generator(),
+        )
         for batch in loader:
+            if isinstance(batch, MlipError):
+                raise batch
             self._batches_done += 1
             yield batch
 
@@ -116,3 +129,21 @@ class ResumableLoader:
     def _fingerprint(self) -> str:
         parts = (self.dataset.content_hash, self.dataset.graph_key, self.sampler.fingerprint)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+class _Outcomes(Dataset[AtomGraph | MlipError]):
+    """Graphs, or the error in the place of one: torch would put a traceback of the worker into its message."""
+
+    def __init__(self, graphs: GraphDataset) -> None:
+        self._graphs = graphs
+
+    def __getitem__(self, index: int) -> AtomGraph | MlipError:
+        try:
+            return self._graphs[index]
+        except MlipError as error:
+            return error
+
+
+def _collate(outcomes: list[AtomGraph | MlipError]) -> Batch | MlipError:
+    error = next((outcome for outcome in outcomes if isinstance(outcome, MlipError)), None)
+    return Batch.from_data_list(outcomes) if error is None else error

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from mlip.core.build import build
 from mlip.core.errors import ConfigError, did_you_mean
 from mlip.data.content_hash import combined_hash
-from mlip.data.datasets.base import Dataset
+from mlip.data.datasets.base import Dataset, Progress
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.leakage import check_duplicates
 from mlip.data.splits import PARTS, group_split, split_indices
+from mlip.data.statistics import Progress as Counted
 from mlip.data.statistics import cached_statistics
 from mlip.data.subset import Subset, as_subset
 
@@ -29,9 +32,10 @@ class Parts:
 
     Attributes:
         train, valid, test: samples, disjoint.
-        indices: which samples of the data set each part is; parts read from files of their own say so.
+        indices: which samples of the data set each part is, (samples,) int64; parts read from files of their own say
+            so.
         isolated: energies of isolated atoms by symbol, eV.
-        provides: labels that every sample has.
+        provides: labels that every sample has, of the files that train and validate.
         citation, licence: of the data set.
         rule: how the parts were made, plain values.
     """
@@ -39,7 +43,7 @@ class Parts:
     train: Subset
     valid: Subset
     test: Subset
-    indices: dict[str, list[int] | str]
+    indices: dict[str, np.ndarray | str]
     isolated: dict[str, float]
     provides: tuple[str, ...]
     citation: str
@@ -59,16 +63,24 @@ class Parts:
     def record(self) -> dict[str, Any]:
         """Return which samples each part is, for the card of a model: indices, or the rule where they are many."""
         if sum(len(part) for part in self.indices.values() if not isinstance(part, str)) <= LISTED:
-            return dict(self.indices)
+            return {name: part if isinstance(part, str) else part.tolist() for name, part in self.indices.items()}
         hashes = {
             name: part if isinstance(part, str) else {"structures": len(part), "sha256_of_indices": combined_hash(part)}
             for name, part in self.indices.items()
         }
         return {"rule": dict(self.rule), **hashes}
 
-    def statistics(self, graph: GraphBuilder | float) -> dict[str, Any]:
+    def statistics(
+        self,
+        graph: GraphBuilder | float,
+        atomic_energy_source: str = "auto",
+        regularisation: float = 0.0,
+        progress: Counted | None = None,
+    ) -> dict[str, Any]:
         """Return the statistics of the training part, see :func:`mlip.data.statistics.compute_statistics`."""
-        return cached_statistics(self.train, graph, self.isolated)
+        return cached_statistics(
+            self.train, graph, self.isolated, atomic_energy_source, progress, regularisation=regularisation
+        )
 
 
 def load_dataset(config: Mapping[str, Any], path: Any = None) -> Dataset:
@@ -89,7 +101,7 @@ def load_dataset(config: Mapping[str, Any], path: Any = None) -> Dataset:
     return dataset
 
 
-def load_parts(config: Mapping[str, Any]) -> Parts:
+def load_parts(config: Mapping[str, Any], progress: Progress | None = None) -> Parts:
     """Read and split the data.
 
     A part with a file of its own (``valid_path``, ``test_path``) is all of that file; with ``valid_path``
@@ -98,40 +110,61 @@ def load_parts(config: Mapping[str, Any]) -> Parts:
 
     Args:
         config: plain containers: ``dataset``, ``split``, and optionally ``valid_path``, ``test_path``.
+        progress: of reading files into memory, see `Dataset.load`.
 
     Raises:
         DataError: unreadable data, or a geometry in two parts.
         ConfigError: a split that does not fit.
     """
     dataset = load_dataset(config)
+    dataset.load(progress)
     rule = dict(config.get("split") or {})
-    split = dict(rule)
-    allow = split.pop("allow_duplicates", False)
-    unknown = [key for key in split if key not in _SPLIT_KEYS]
-    if unknown:
-        raise ConfigError(f"data.split has no setting '{unknown[0]}'.{did_you_mean(unknown[0], _SPLIT_KEYS)}")
     files = {name: config.get(f"{name}_path") for name in ("valid", "test")}
-    parts = _divide(dataset, split, {name: path for name, path in files.items() if path is not None})
-    indices: dict[str, list[int] | str] = {name: [int(index) for index in parts[name]] for name in PARTS}
+    own = {name: load_dataset(config, path) for name, path in files.items() if path is not None}
+    for other in own.values():
+        other.load(progress)
+    parts = divide(rule, len(dataset), tuple(own), dataset.groups, dataset.official_split)
     samples = {name: Subset(dataset, parts[name]) for name in PARTS}
-    for name, path in files.items():
-        if path is not None:
-            samples[name] = as_subset(load_dataset(config, path))
-            indices[name] = f"all of {path}"
-    check_duplicates(samples, allow)
+    indices: dict[str, np.ndarray | str] = {name: part.indices for name, part in samples.items()}
+    for name, other in own.items():
+        samples[name] = as_subset(other)
+        indices[name] = f"all of {files[name]}"
+    check_duplicates(samples, bool(rule.get("allow_duplicates", False)))
     return Parts(
         **samples,
         indices=indices,
         isolated=dataset.isolated_atom_energies(),
-        provides=tuple(dataset.provides),
+        provides=tuple(name for name in dataset.provides if "valid" not in own or name in own["valid"].provides),
         citation=dataset.citation,
         licence=dataset.licence,
         rule=rule,
     )
 
 
-def _divide(dataset: Dataset, split: dict[str, Any], files: Mapping[str, Any]) -> dict[str, Sequence[int]]:
-    """Return the indices of each part by the rule of the configuration."""
+def divide(
+    rule: Mapping[str, Any],
+    num_samples: int,
+    files: Collection[str],
+    groups: Callable[[], Sequence[str] | None],
+    official_split: Callable[[str], Mapping[str, Sequence[int]]],
+) -> dict[str, Sequence[int]]:
+    """Return the indices of each part by the ``split`` section of a configuration.
+
+    Args:
+        rule: the section; ``allow_duplicates`` is not looked at.
+        num_samples: of ``path``.
+        files: parts among ``valid`` and ``test`` that have a file of their own.
+        groups: returns the group of every sample, or None; asked only if the rule needs it.
+        official_split: as `Dataset.official_split`.
+
+    Raises:
+        ConfigError: an unknown setting, or a split that does not fit.
+        DataError: as :mod:`mlip.data.splits`.
+    """
+    split = {key: value for key, value in rule.items() if key != "allow_duplicates"}
+    unknown = [key for key in split if key not in _SPLIT_KEYS]
+    if unknown:
+        raise ConfigError(f"data.split has no setting '{unknown[0]}'.{did_you_mean(unknown[0], _SPLIT_KEYS)}")
     official, by = split.pop("official", None), split.pop("by", "random")
     if by not in ("random", "group"):
         raise ConfigError(
@@ -140,16 +173,17 @@ def _divide(dataset: Dataset, split: dict[str, Any], files: Mapping[str, Any]) -
     if official is not None:
         if files:
             raise ConfigError(f"data.split.official divides one data set: leave {next(iter(files))}_path out.")
-        parts = dataset.official_split(official)
+        parts = official_split(official)
         return {name: parts.get(name, ()) for name in PARTS}
-    for name in files:
-        split[name] = 0
+    split |= dict.fromkeys(files, 0)
     if "valid" in files:
-        test = split.get("test", 0)
-        split["train"] = 1.0 - test if isinstance(test, float) else (len(dataset) - test if test else 1.0)
+        test = split.get("test") or 0
+        # A list of test samples goes with a list of training samples.
+        if isinstance(test, int | float):
+            split["train"] = 1.0 - test if isinstance(test, float) or not test else num_samples - test
     if by == "random" or not any(isinstance(split.get(name), int | float) and split[name] for name in PARTS):
-        return split_indices(len(dataset), **split)
-    groups = dataset.groups()
-    if groups is None:
+        return split_indices(num_samples, **split)
+    known = groups()
+    if known is None:
         raise ConfigError("data.split.by=group needs a group for every structure, these data have none: use by=random.")
-    return group_split(groups, **split)
+    return group_split(known, **split)

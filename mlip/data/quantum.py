@@ -80,7 +80,8 @@ def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: 
         charge: e.
 
     Raises:
-        DataError: an odd number of electrons, a basis that needs a pseudopotential (gth-…), no PySCF, or as `shells`.
+        DataError: an odd number of electrons, positions that are not finite, a basis that needs a pseudopotential
+            (gth-…), no PySCF, or as `shells`.
     """
     require_pyscf("computing matrices")
     from pyscf import gto
@@ -91,6 +92,8 @@ def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: 
     elements = sorted({int(number) for number in numbers})
     for number in elements:
         shells(basis, number)
+    if not np.isfinite(positions).all():
+        raise DataError(f"The positions of {_formula(numbers)} must be finite numbers.")
     electrons = int(np.sum(np.asarray(numbers))) - charge
     if electrons % 2 or electrons <= 0:
         raise DataError(
@@ -131,7 +134,8 @@ def overlap(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: s
     Raises:
         DataError: as `molecule`, but any number of electrons will do.
     """
-    charge = int(np.sum(np.asarray(numbers))) % 2
+    # With an electron more where their number is odd: hydrogen has only one to take away.
+    charge = -(int(np.sum(np.asarray(numbers))) % 2)
     mol = molecule(numbers, positions, basis, charge)
     return _in_package_order(mol.intor_symmetric("int1e_ovlp"), numbers, basis)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import glob
+from os.path import exists
 from pathlib import Path
 
 from mlip.core.errors import DataError, did_you_mean
@@ -77,7 +78,8 @@ def first_match(path: str | Path) -> Path:
         DataError: nothing is there; names what is near.
     """
     place = Path(path).expanduser()
-    if place.exists():
+    # Unlike `Path.exists` this raises nothing for names that no file can have.
+    if exists(place):
         return place
     found = sorted(glob(str(place), recursive=True))
     if found:

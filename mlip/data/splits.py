@@ -10,9 +10,6 @@ from typing import TypeAlias
 import numpy as np
 
 from mlip.core.errors import ConfigError, DataError
-from mlip.data.content_hash import geometry_hash as geometry_hash
-from mlip.data.leakage import check_duplicates
-from mlip.data.sample import Sample
 
 Part: TypeAlias = int | float | Sequence[int] | str | PathLike[str] | None
 """A count, a fraction, a list of indices, or a text file with one index a line."""
@@ -261,26 +258,3 @@ def check_disjoint(split: Mapping[str, Sequence[int]]) -> None:
             if index in owner:
                 raise DataError(f"Sample {index} is listed twice: in {owner[index]} and in {name}.")
             owner[index] = name
-
-
-def split_samples(
-    samples: Sequence[Sample],
-    train: Part = 0.9,
-    valid: Part = 0.1,
-    test: Part = 0,
-    seed: int = 0,
-    allow_duplicates: bool = False,
-) -> dict[str, list[int]]:
-    """Split samples and check that no geometry is in two parts.
-
-    Args:
-        samples: a data set or a list.
-        train, valid, test, seed: as `split_indices`.
-        allow_duplicates: accept the same geometry in two parts.
-
-    Raises:
-        ConfigError, DataError: as `split_indices` and `check_duplicates`.
-    """
-    split = split_indices(len(samples), train, valid, test, seed)
-    check_duplicates({name: [samples[i] for i in part] for name, part in split.items()}, allow_duplicates)
-    return split

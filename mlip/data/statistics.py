@@ -34,6 +34,7 @@ def compute_statistics(
     isolated: Mapping[str, float] | None = None,
     atomic_energy_source: str = "auto",
     progress: Progress | None = None,
+    regularisation: float = 0.0,
 ) -> dict[str, Any]:
     """Compute the statistics of the training samples, which are read once.
 
@@ -41,8 +42,9 @@ def compute_statistics(
         samples: the training part, nothing else.
         graph: draws the edges; a number is the cutoff (Å) of a radius graph.
         isolated: energies of isolated atoms by symbol, eV.
-        atomic_energy_source: ``auto``, ``isolated`` or ``least_squares``, see `atomic_energies`.
+        atomic_energy_source: ``auto``, ``isolated`` or ``least_squares``, see `Compositions.atomic_energies`.
         progress: called with (done, total).
+        regularisation: of least squares, see `Compositions.atomic_energies`.
 
     Returns:
         Plain values: ``elements`` (symbols by atomic number), ``num_neighbors`` (average number of edges per
@@ -66,7 +68,7 @@ def compute_statistics(
         forces.add(sample)
         if progress is not None:
             progress(done, len(samples))
-    reference, source = compositions.atomic_energies(isolated, atomic_energy_source)
+    reference, source = compositions.atomic_energies(isolated, atomic_energy_source, regularisation)
     binding = compositions.binding(reference)
     binding = binding[np.isfinite(binding)]
     num_atoms = compositions.num_atoms
@@ -135,6 +137,7 @@ def cached_statistics(
     atomic_energy_source: str = "auto",
     progress: Progress | None = None,
     folder: str | os.PathLike[str] | None = None,
+    regularisation: float = 0.0,
 ) -> dict[str, Any]:
     """Return `compute_statistics`, from the cache if these very data were seen before.
 
@@ -142,7 +145,7 @@ def cached_statistics(
     a folder that cannot be written to only costs the time.
 
     Args:
-        samples, graph, isolated, atomic_energy_source, progress: as `compute_statistics`.
+        samples, graph, isolated, atomic_energy_source, progress, regularisation: as `compute_statistics`.
         folder: of the cache; None for ``MLIP_CACHE``, else ``~/.cache/mlip``.
 
     Raises:
@@ -153,6 +156,7 @@ def cached_statistics(
         "graph": as_builder(graph).description,
         "isolated": dict(sorted((isolated or {}).items())),
         "source": atomic_energy_source,
+        "regularisation": regularisation,
         "data": as_subset(samples).content_hash,
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -160,7 +164,7 @@ def cached_statistics(
     kept = _read_cache(path, key)
     if kept is not None:
         return kept
-    statistics = compute_statistics(samples, graph, isolated, atomic_energy_source, progress)
+    statistics = compute_statistics(samples, graph, isolated, atomic_energy_source, progress, regularisation)
     text = json.dumps(statistics, allow_nan=False)
     content = {"key": key, "checksum": hashlib.sha256(text.encode()).hexdigest(), "statistics": text}
     # A cache that cannot be written is no reason to stop a training.

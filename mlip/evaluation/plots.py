@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlip.core.errors import DataError
-from mlip.core.fields import FIELDS, LABELS
 from mlip.core.files import write_atomically
 from mlip.core.units import MEV
 from mlip.data.graph import AtomGraph
+from mlip.evaluation.parity_points import Panel, ParityPoints
 from mlip.evaluation.predict import Prediction
 
 DENSE = 30_000
@@ -25,24 +23,6 @@ DENSE = 30_000
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#4D4D4D")
 """Distinguishable with colour-blind eyes (Okabe and Ito), reused after eight elements."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One quantity: reference and prediction in the unit of the axis, errors in thousandths of it.
-
-    Attributes:
-        title: quantity.
-        unit: of the axes; errors are in ``m`` + unit. Empty for plain numbers, whose errors are plain, too.
-        reference, predicted: ``(points,)``, labelled values only.
-        group: ``(points,)`` name of each point's colour group; empty strings for none.
-    """
-
-    title: str
-    unit: str
-    reference: np.ndarray
-    predicted: np.ndarray
-    group: np.ndarray
 
 
 def parity_plot(
@@ -64,16 +44,19 @@ def parity_plot(
     """
     if len(graphs) != len(predictions):
         raise DataError(f"There are {len(graphs)} structures but {len(predictions)} predictions.")
-    panels = [
-        panel
-        for panel in (
-            _energy(graphs, predictions),
-            _forces(graphs, predictions),
-            _stress(graphs, predictions),
-            *(_plain(graphs, predictions, label) for label in LABELS if FIELDS[label].unit == "1"),
-        )
-        if panel is not None and len(panel.reference)
-    ]
+    points = ParityPoints()
+    for graph, prediction in zip(graphs, predictions, strict=True):
+        points.add(graph, prediction)
+    draw_parity(path, points, title)
+
+
+def draw_parity(path: str | os.PathLike[str], points: ParityPoints, title: str = "") -> None:
+    """Draw what was collected, see `parity_plot`.
+
+    Raises:
+        DataError: nothing is both labelled and predicted.
+    """
+    panels = points.panels()
     if not panels:
         raise DataError("No structure has a label for anything that was predicted: there is nothing to plot.")
     figure = new_figure(4.6 * len(panels), 5.4)
@@ -97,63 +80,6 @@ def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
-def _energy(graphs: Sequence[AtomGraph], predictions: Sequence[Prediction]) -> Panel | None:
-    """Energies an atom. Their offset would hide the errors, so the mean of the reference is taken off."""
-    if not all("energy" in p for p in predictions):
-        return None
-    atoms = np.array([graph.positions.shape[0] for graph in graphs])
-    reference = np.array([_label(graph, "energy", ()) for graph in graphs]) / atoms
-    predicted = np.array([float(p["energy"]) for p in predictions]) / atoms
-    keep = ~np.isnan(reference)
-    offset = reference[keep].mean() if keep.any() else 0.0
-    group = np.full(keep.sum(), "")
-    title = f"Energy per atom, relative to {offset:.3f} eV"
-    return Panel(title, "eV/atom", reference[keep] - offset, predicted[keep] - offset, group)
-
-
-def _forces(graphs: Sequence[AtomGraph], predictions: Sequence[Prediction]) -> Panel | None:
-    if not all("forces" in p for p in predictions):
-        return None
-    reference = np.concatenate([_label(graph, "forces", graph.positions.shape) for graph in graphs]).ravel()
-    predicted = np.concatenate([p["forces"] for p in predictions]).ravel()
-    numbers = np.concatenate([graph.atomic_numbers.cpu().numpy() for graph in graphs]).repeat(3)
-    keep = ~np.isnan(reference)
-    group = np.array(chemical_symbols)[numbers[keep]]
-    return Panel("Force components", "eV/Å", reference[keep], predicted[keep], group)
-
-
-def _stress(graphs: Sequence[AtomGraph], predictions: Sequence[Prediction]) -> Panel | None:
-    if not all("stress" in p for p in predictions):
-        return None
-    # All nine, as in `ErrorStatistics`, so that the numbers of plot and table agree.
-    reference = np.stack([_label(graph, "stress", (3, 3)) for graph in graphs]).ravel()
-    predicted = np.stack([p["stress"] for p in predictions]).ravel()
-    kind = np.tile(np.where(np.eye(3, dtype=bool), "normal", "shear").ravel(), len(graphs))
-    keep = ~np.isnan(reference)
-    return Panel("Stress components", "eV/Å³", reference[keep], predicted[keep], kind[keep])
-
-
-def _plain(graphs: Sequence[AtomGraph], predictions: Sequence[Prediction], name: str) -> Panel | None:
-    """Every component of a field without a unit."""
-    if not all(name in p for p in predictions):
-        return None
-    predicted = [np.asarray(p[name], dtype=float) for p in predictions]
-    reference = np.concatenate([_label(graph, name, p.shape).ravel() for graph, p in zip(graphs, predicted)])
-    keep = ~np.isnan(reference)
-    title = name.replace("_", " ").capitalize()
-    return Panel(
-        title, "", reference[keep], np.concatenate([p.ravel() for p in predicted])[keep], np.full(keep.sum(), "")
-    )
-
-
-def _label(graph: AtomGraph, name: str, shape: Sequence[int]) -> np.ndarray:
-    """Return a label of a single graph, NaN where the graph has none; molecules have no stress."""
-    value = graph.get(name)
-    if value is None or (name == "stress" and not graph.pbc.any()):
-        return np.full(shape, np.nan)
-    return value.cpu().numpy().reshape(shape)
-
-
 def _draw(parity: Axes, residual: Axes, panel: Panel) -> None:
     """Fill one column: parity above, errors below."""
     error_unit = f"m{panel.unit}" if panel.unit else ""
@@ -170,7 +96,7 @@ def _draw(parity: Axes, residual: Axes, panel: Panel) -> None:
     else:
         _points(parity, residual, panel, error)
     parity.set(xlim=(low, high), ylim=(low, high), ylabel=_over("predicted", panel.unit))
-    parity.set_title(f"{panel.title}\n{_errors_text(error, error_unit)}", fontsize=10)
+    parity.set_title(f"{panel.title}\n{_errors_text(panel, error_unit)}", fontsize=10)
     residual.set(xlabel=_over("reference", panel.unit), ylabel=_over("error", error_unit))
     residual.xaxis.set_major_locator(MaxNLocator(5))
     for axes in (parity, residual):
@@ -212,9 +138,11 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, aspect: int = 1) -> None:
     axes.hexbin(x, y, gridsize=(90, max(1, 52 // aspect)), bins="log", mincnt=1, cmap="viridis", linewidths=0)
 
 
-def _errors_text(error: np.ndarray, unit: str) -> str:
-    rmse, mae = np.sqrt((error**2).mean()), np.abs(error).mean()
-    return f"RMSE {short(rmse)}, MAE {short(mae)} {unit}".rstrip() + f"  (n = {len(error):,})"
+def _errors_text(panel: Panel, unit: str) -> str:
+    size = MEV if panel.unit else 1.0
+    drawn = "" if panel.count == len(panel.reference) else f", {len(panel.reference):,} drawn"
+    text = f"RMSE {short(panel.rmse / size)}, MAE {short(panel.mae / size)} {unit}".rstrip()
+    return f"{text}  (n = {panel.count:,}{drawn})"
 
 
 def _over(name: str, unit: str) -> str:

@@ -31,24 +31,38 @@ def predict_dataset(
     statistics: ErrorStatistics | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
-    """Predict every structure, in the order given.
+    """Predict every structure, in the order given, and keep all predictions: see `predict_each`."""
+    each = predict_each(model, graphs, fields, max_edges=max_edges, statistics=statistics, progress=progress)
+    return [prediction for _, prediction in each]
+
+
+def predict_each(
+    model: AtomisticModel,
+    graphs: Iterable[AtomGraph],
+    fields: Collection[str] = ("energy", "forces"),
+    *,
+    max_edges: int = MAX_EDGES,
+    statistics: ErrorStatistics | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[AtomGraph, Prediction]]:
+    """Predict every structure, in the order given, in the memory of one batch.
 
     Args:
         model: in whatever dtype and on whatever device it is; its mode is not changed.
-        graphs: single graphs, built with the model's cutoff.
+        graphs: single graphs, built with the model's cutoff; gone through once.
         fields: what to predict, see :func:`mlip.nn.derivatives.predict`.
         max_edges: structures are evaluated together up to this many edges; a larger one alone.
         statistics: collects the errors against the labels of the graphs.
         progress: called after each batch with its number of structures.
 
-    Returns:
-        One dict a structure, in the package's units, float64.
+    Yields:
+        Each graph with its prediction, in the package's units, float64.
 
     Raises:
         StructureError: an element that the model does not know.
         DataError: a prediction is not finite.
     """
-    results: list[Prediction] = []
+    done = 0
     for group in by_edges(graphs, max_edges):
         batch = Batch.from_data_list(group)
         model.check_elements(batch.atomic_numbers.unique().tolist())
@@ -57,11 +71,11 @@ def predict_dataset(
         if statistics is not None:
             statistics.update(predicted, batch)
         new = _split(predicted, batch, fields)
-        _check_finite(new, len(results))
-        results += new
+        _check_finite(new, done)
+        done += len(new)
+        yield from zip(group, new, strict=True)
         if progress is not None:
             progress(len(group))
-    return results
 
 
 def by_edges(graphs: Iterable[AtomGraph], max_edges: int) -> Iterator[list[AtomGraph]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,60 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlip.core.fields import FIELDS
+from mlip.core.fields import FIELDS, INPUTS, MATRICES
 from mlip.core.files import write_atomically, write_text_atomically
 from mlip.data.graph import AtomGraph
 from mlip.data.sample import Sample
-from mlip.evaluation.accuracy import accuracy
+from mlip.evaluation.accuracy import Accuracy, AccuracyCount
 from mlip.evaluation.metrics import ErrorStatistics
-from mlip.evaluation.plots import parity_plot
+from mlip.evaluation.parity_points import ParityPoints
+from mlip.evaluation.plots import draw_parity
 from mlip.evaluation.predict import Prediction
 
 
 def write_report(
     folder: str | os.PathLike[str],
-    samples: Sequence[Sample],
-    graphs: Sequence[AtomGraph],
-    predictions: Sequence[Prediction],
+    samples: Iterable[Sample],
+    results: Iterable[tuple[AtomGraph, Prediction]],
     statistics: ErrorStatistics,
     record: Mapping[str, Any],
     title: str,
-) -> None:
-    """Write ``predictions.xyz``, ``parity.png`` and, last, ``metrics.json``.
+) -> Accuracy | None:
+    """Write ``predictions.xyz``, ``parity.png`` and, last, ``metrics.json``, in memory that does not grow.
 
     Args:
         folder: is made if needed.
-        samples, graphs, predictions: the same structures in the same order.
-        statistics: errors of the predictions.
+        samples: structures.
+        results: their graphs and predictions, in the same order, from :func:`mlip.evaluation.predict.predict_each`.
+        statistics: gets the errors while the results are gone through.
         record: further entries of ``metrics.json``: model, data, ….
         title: of the plot.
+
+    Returns:
+        How many are classified correctly, where there are classes.
 
     Raises:
         MlipError: a file cannot be written.
         DataError: there is nothing to plot.
     """
     folder = Path(folder)
-    frames = [predicted_frame(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
-    write_atomically(folder / "predictions.xyz", lambda path: write(path, frames, format="extxyz"))
-    parity_plot(folder / "parity.png", graphs, predictions, title)
+    points, count = ParityPoints(), AccuracyCount()
+
+    def write_all(path: Path) -> None:
+        with path.open("w", encoding="utf-8") as handle:
+            for sample, (graph, prediction) in zip(samples, results, strict=True):
+                write(handle, predicted_frame(sample, prediction), format="extxyz")
+                points.add(graph, prediction)
+                count.add(sample, prediction)
+
+    write_atomically(folder / "predictions.xyz", write_all)
+    draw_parity(folder / "parity.png", points, title)
     content = {**record, "errors": statistics.compute(), "counts": statistics.counts()}
-    right = accuracy(samples, predictions)
+    right = count.result()
     if right is not None:
         content["accuracy"] = right.as_dict()
     write_text_atomically(folder / "metrics.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return right
 
 
 def predicted_frame(sample: Sample, prediction: Prediction) -> Atoms:
@@ -71,6 +84,8 @@ def predicted_frame(sample: Sample, prediction: Prediction) -> Atoms:
     for name in prediction.keys() - set(all_properties):
         (atoms.arrays if FIELDS[name].level == "atom" else atoms.info)[name] = prediction[name]
     for name, value in sample.labels.items():
+        if name in INPUTS or name in MATRICES:
+            continue
         holder = atoms.arrays if FIELDS[name].level == "atom" else atoms.info
         holder[f"reference_{name}"] = value if np.ndim(value) else float(value)
     atoms.info.update({name: value for name, value in sample.info.items() if name in ("source", "config_type")})

@@ -9,8 +9,9 @@ from ase.data import atomic_numbers as _number_of
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from mlip.core.errors import ConfigError, StructureError, did_you_mean
+from mlip.core.errors import ConfigError, did_you_mean
 from mlip.data.build_graph import as_builder
+from mlip.data.elements import check_elements
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.ops.constants import ConstantsModule
@@ -103,14 +104,7 @@ class AtomisticModel(ConstantsModule, ABC):
         Raises:
             StructureError: names the unknown elements and the known ones.
         """
-        known = {_number_of[symbol] for symbol in self.elements}
-        unknown = sorted({int(z) for z in atomic_numbers} - known)
-        if unknown:
-            names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in unknown)
-            raise StructureError(
-                f"The model knows {', '.join(self.elements)}; the structure contains {names}. "
-                "Use a model trained on these elements."
-            )
+        check_elements(atomic_numbers, self.elements)
 
 
 def sort_elements(elements: Sequence[str]) -> tuple[str, ...]:

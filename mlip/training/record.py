@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 
 from mlip.core.fields import LABELS
 from mlip.core.files import write_text_atomically
 from mlip.data.loading import GraphDataset
 from mlip.data.parts import Parts
-from mlip.evaluation.accuracy import accuracy
+from mlip.evaluation.accuracy import AccuracyCount
 from mlip.evaluation.learning_curve import learning_curve_plot
 from mlip.evaluation.metrics import ErrorStatistics
-from mlip.evaluation.plots import parity_plot
-from mlip.evaluation.predict import predict_dataset
+from mlip.evaluation.parity_points import ParityPoints
+from mlip.evaluation.plots import draw_parity
+from mlip.evaluation.predict import predict_each
 from mlip.models.model_file import load_model
 from mlip.nn.derivatives import predictable
 from mlip.training.checkpoints import MODEL
@@ -66,14 +68,23 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
     Returns:
         Errors of the exported model on the validation structures.
     """
-    model = load_model(folder / MODEL)
+    model = load_model(folder / MODEL, device=outcome.device)
     fields = [field for field in LABELS if field in parts.provides and field in predictable(model)]
-    graphs = GraphDataset(parts.valid, model.graph_builder, labels=fields)
-    statistics = ErrorStatistics(fields)
-    predictions = predict_dataset(model, graphs, fields, statistics=statistics)
-    metrics = statistics.compute()
-    right = accuracy(parts.valid, predictions)
-    parity_plot(folder / "parity_valid.png", graphs, predictions, f"{folder.name}: validation")
+    graphs = GraphDataset(parts.valid, model.graph_builder, labels=fields, once=True)
+    statistics, points, count = ErrorStatistics(fields), ParityPoints(), AccuracyCount()
+    results = track(
+        predict_each(model, graphs, fields, statistics=statistics),
+        "evaluating",
+        total=len(graphs),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    for sample, (graph, prediction) in zip(parts.valid, results, strict=True):
+        points.add(graph, prediction)
+        count.add(sample, prediction)
+    metrics, right = statistics.compute(), count.result()
+    draw_parity(folder / "parity_valid.png", points, f"{folder.name}: validation")
     learning_curve_plot(folder / "learning_curve.png", folder / LOG, folder.name)
     record = dict(card) | {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -92,11 +92,13 @@ class Outcome:
         steps: optimiser steps in total.
         seconds: wall time of this process's part.
         best_score: lowest ``valid/score``.
+        device: that this process trained on.
     """
 
     steps: int
     seconds: float
     best_score: float
+    device: str = "cpu"
 
 
 def train(
@@ -155,6 +157,12 @@ def train(
     with warnings.catch_warnings(), signal_handlers_kept():
         _silence_lightning()
         trainer = _trainer(run, callbacks, total_steps, validate_steps)
+        if (trainer.global_rank, trainer.world_size) != (rank, world_size):
+            raise ConfigError(
+                f"Lightning counts this process as {trainer.global_rank} of {trainer.world_size}, the data are shared "
+                f"as for {rank} of {world_size}. Set trainer.devices and trainer.num_nodes to what the launcher "
+                "starts, and NODE_RANK on every machine."
+            )
         trainer.fit(
             task,
             BatchStream(loader, total_steps),
@@ -162,7 +170,8 @@ def train(
             ckpt_path=checkpoint,
             weights_only=True,
         )
-    return Outcome(task.global_step, time.monotonic() - started, best.best)
+    seconds = time.monotonic() - started
+    return Outcome(task.global_step, seconds, best.best, str(trainer.strategy.root_device))
 
 
 def _trainer(run: Run, callbacks: list[Any], total_steps: int, validate_steps: int) -> L.Trainer:
@@ -196,8 +205,7 @@ def _processes(trainer: Mapping[str, Any]) -> tuple[int, int]:
     if devices in ("auto", -1, "-1"):
         devices = max(1, torch.cuda.device_count())
     count = len(devices) if isinstance(devices, list) else int(devices)
-    world_size = count * nodes if str(trainer.get("strategy", "auto")) != "auto" else 1
-    return int(os.environ.get("LOCAL_RANK", 0)) + count * int(os.environ.get("NODE_RANK", 0)), world_size
+    return int(os.environ.get("LOCAL_RANK", 0)) + count * int(os.environ.get("NODE_RANK", 0)), count * nodes
 
 
 def _silence_lightning() -> None:

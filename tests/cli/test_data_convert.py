@@ -1,5 +1,7 @@
 """``mlip data convert`` as a user runs it."""
 
+import re
+
 import numpy as np
 import pytest
 from ase.io import read
@@ -71,3 +73,15 @@ def test_wrong_outputs_say_what_to_do(call, source):
     assert "mlip data prepare a.extxyz out=store" in call("a.extxyz", "store", status=1)
     assert "must end with .extxyz, .xyz, .aselmdb" in call("a.extxyz", "a.json", status=1)
     assert "none.xyz" in call("none.xyz", "b.xyz", status=1)
+
+
+def test_what_nobody_asked_for_is_named(call, source, tmp_path):
+    for sample in source:
+        sample.labels |= {"charge": np.array(-1), "spin": np.array(2)}
+    ExtxyzWriter().write(source, tmp_path / "b.xyz")
+    message = call("b.xyz", "c.xyz")
+    assert "Warning: the data have charge, spin, not asked for, so not written" in message
+    assert "charge" not in (tmp_path / "c.xyz").read_text()
+    words = re.search(r"'(data\.dataset\.optional_labels=\S+)'", message)[1]
+    assert "Warning" not in call("b.xyz", words, "d.xyz")
+    assert (tmp_path / "d.xyz").read_bytes() == (tmp_path / "b.xyz").read_bytes()

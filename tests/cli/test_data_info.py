@@ -13,6 +13,7 @@ import mlip.cli.data.info as module
 from mlip.cli.main import app
 from tests.components import repository_root
 from tests.data.checks.generated import crystals, molecules
+from tests.data.fixtures.mptrj import write as write_mptrj
 
 SILICON = repository_root() / "data" / "silicon_dft" / "silicon.xyz"
 
@@ -94,6 +95,17 @@ def test_a_store_answers_without_being_read(call, monkeypatch):
     assert card["neighbours"]["mean"] == pytest.approx(direct["neighbours"]["mean"])
     assert card["labels"]["energy"]["range"] == pytest.approx(direct["labels"]["energy"]["range"], rel=1e-5)
     assert "store (recognised by its own marks)" in call("store")
+
+
+def test_a_choice_that_is_the_users_is_assumed_to_look_only(call, tmp_path):
+    write_mptrj(tmp_path).files[0].rename("a.json")
+    text = call("a.json")
+    assert "energy=uncorrected, to look at the data; to train on them or to store them is your choice" in text
+    assert "mlip data prepare data=mptrj data.path=a.json data.dataset.energy=… out=mptrj_store" in text
+    stated = json.loads(call("a.json", "data.dataset.energy=corrected", "--json"))
+    assert (stated["assumed"], json.loads(call("a.json", "--json"))["assumed"]) == ({}, {"energy": "uncorrected"})
+    for command, *more in (("prepare", "out=store"), ("check",), ("split", "--out", "parts")):
+        assert "leaves a choice to you: data.dataset.energy" in call("a.json", *more, status=1, command=command)
 
 
 def test_damaged_structures_are_named(call):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from mlip.cli.data import prepare as module
 from mlip.cli.main import app
 from mlip.data.datasets.extxyz import ExtxyzDataset
 from mlip.data.datasets.store import StoreDataset
@@ -92,9 +94,19 @@ def test_damaged_structures_are_counted(tmp_path):
     assert json.loads((tmp_path / "s" / "rejected.jsonl").read_text())["shard"] == "shard-000000.h5"
 
 
+def test_a_path_may_hold_an_equals_sign_and_a_log_tells_the_progress(tmp_path, monkeypatch):
+    folder = tmp_path / "T=300"
+    folder.mkdir()
+    (folder / "a.xyz").write_text(SILICON.read_text())
+    monkeypatch.setattr(module, "LINES_SECONDS", 0.0)
+    code, text = run(folder / "a.xyz", f"out={tmp_path / 's'}", "workers=1")
+    assert code == 0, text
+    assert re.search(r"100 % of the files, 99 structures, [\d,]+/s, about 0 min left", text)
+
+
 @pytest.mark.slow
 def test_ctrl_c_is_clean_and_the_same_command_goes_on(tmp_path):
-    (tmp_path / "many.xyz").write_text(ETHANOL.read_text() * 60)
+    (tmp_path / "many.xyz").write_text(ETHANOL.read_text() * 25)
     command = [sys.executable, "-m", "mlip.cli", "data", "prepare", "many.xyz", "out=s", "workers=1"]
     environment = {**os.environ, "PYTHONPATH": str(repository_root())}
     process = subprocess.Popen(
@@ -103,6 +115,7 @@ def test_ctrl_c_is_clean_and_the_same_command_goes_on(tmp_path):
     while not list((tmp_path / "s").glob("shard*.h5")):
         assert process.poll() is None
         time.sleep(0.02)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -112,4 +125,4 @@ def test_ctrl_c_is_clean_and_the_same_command_goes_on(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "were there" in done.stdout
-    assert len(StoreDataset(tmp_path / "s")) == 60 * len(ExtxyzDataset(ETHANOL))
+    assert len(StoreDataset(tmp_path / "s")) == 25 * len(ExtxyzDataset(ETHANOL))

@@ -62,7 +62,7 @@ def test_files_are_what_a_training_takes(call, tmp_path):
     files = {setting.split("=")[0].removeprefix("data.split."): setting.split("=")[1] for setting in settings}
     target = "mlip.data.datasets.extxyz.ExtxyzDataset"
     loaded = load_parts({"dataset": {"_target_": target, "path": "my.xyz"}, "split": files})
-    assert {name: loaded.indices[name] for name in NAMES} == parts
+    assert {name: list(loaded.indices[name]) for name in NAMES} == parts
     assert "holds a split already" in call("my.xyz", "--out", "parts", status=1)
     call("my.xyz", "--out", "parts", "--overwrite")
     assert indices(tmp_path / "parts") != parts

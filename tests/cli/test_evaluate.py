@@ -11,10 +11,11 @@ from ase.io import read, write
 from ase.stress import full_3x3_to_voigt_6_stress
 from typer.testing import CliRunner
 
-from mlip.cli.evaluate import data_overrides
 from mlip.cli.main import app
-from mlip.core.errors import DataError
 from mlip.data.datasets.extxyz import ExtxyzDataset
+from mlip.data.writers.aselmdb import AseLmdbWriter
+from mlip.data.writers.extxyz import ExtxyzWriter
+from mlip.evaluation import report
 from mlip.models.model_file import save_model
 from tests.components import small_facet
 from tests.evaluation.labelled import labelled_graph, structures
@@ -38,6 +39,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             atoms.calc = SinglePointCalculator(atoms, **labels)
         write(folder / f"{name}.xyz", frames, format="extxyz")
     return folder
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files that would be drawn; drawing takes most of the time."""
+    paths: list[Path] = []
+    monkeypatch.setattr(report, "draw_parity", lambda path, points, title: paths.append(path))
+    return paths
 
 
 @pytest.fixture
@@ -76,7 +85,7 @@ def test_a_file_of_molecules(call, tmp_path: Path) -> None:
     assert len(ExtxyzDataset(folder / "predictions.xyz")) == 6
 
 
-def test_a_file_of_crystals_has_stress(call, tmp_path: Path) -> None:
+def test_a_file_of_crystals_has_stress(call, drawn: list[Path], tmp_path: Path) -> None:
     text = call("solid.xyz", "--output", "out", "--max-edges", "100")
     errors = json.loads((tmp_path / "out" / "metrics.json").read_text())["errors"]
     assert errors["stress_rmse_meV_per_A3"] == pytest.approx(1.0, abs=1e-4)
@@ -86,7 +95,7 @@ def test_a_file_of_crystals_has_stress(call, tmp_path: Path) -> None:
     np.testing.assert_allclose(difference, -0.001, atol=1e-7)
 
 
-def test_parts_of_a_split_are_disjoint_and_complete(call, tmp_path: Path) -> None:
+def test_parts_of_a_split_are_disjoint_and_complete(call, drawn: list[Path], tmp_path: Path) -> None:
     split = ("data.split.train=3", "data.split.valid=2", "data.split.test=1", "data.split.seed=5")
     sources: list[str] = []
     for part, count in (("train", 3), ("valid", 2), ("test", 1)):
@@ -97,7 +106,7 @@ def test_parts_of_a_split_are_disjoint_and_complete(call, tmp_path: Path) -> Non
     assert len(set(sources)) == 6
 
 
-def test_geometries_can_be_excluded(call, tmp_path: Path) -> None:
+def test_geometries_can_be_excluded(call, drawn: list[Path], tmp_path: Path) -> None:
     write("known.xyz", read("gas.xyz", ":2"), format="extxyz")
     assert "4 structures" in call("data=gas.xyz", "--exclude", "known.xyz")
     text = call("data=gas.xyz", "--exclude", "gas.xyz", "--output", "none", status=1)
@@ -105,14 +114,14 @@ def test_geometries_can_be_excluded(call, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_the_training_data_are_recognised(call) -> None:
+def test_the_training_data_are_recognised(call, drawn: list[Path]) -> None:
     call("data=gas.xyz")
     seen = json.loads(Path("evaluate_gas/metrics.json").read_text())["sha256"]
     save_model("model.safetensors", small_facet(), {"data": {"train": {"sha256": seen}}})
     assert "trained on exactly these structures" in call("data=gas.xyz", "--overwrite")
 
 
-def test_results_are_not_overwritten_unasked(call) -> None:
+def test_results_are_not_overwritten_unasked(call, drawn: list[Path]) -> None:
     call("data=gas.xyz")
     assert "holds results already" in call("data=gas.xyz", status=1)
     call("data=gas.xyz", "--overwrite")
@@ -121,7 +130,7 @@ def test_results_are_not_overwritten_unasked(call) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("data=missing.xyz",), "There is no file 'missing.xyz'"),
+        (("data=missing.xyz",), "There is no file or folder 'missing.xyz'"),
         (("data=extxys",), "Did you mean 'extxyz'"),
         (("data=extxyz",), "data.path"),
         (("data=gas.xyz", "data.energy_kye=E"), "no setting 'data.energy_kye'"),
@@ -145,18 +154,13 @@ def test_unknown_elements_are_named_with_the_frame(call) -> None:
     text = call("data=sulphur.xyz", status=1)
     assert "sulphur.xyz:1" in text
     assert "contains S" in text
+    assert not Path("evaluate_sulphur").exists()
 
 
-def test_words_become_overrides(tmp_path: Path) -> None:
-    path = tmp_path / "it's here.xyz"
-    path.write_text("")
-    quoted = "data.path='" + str(path).replace("'", "\\'") + "'"
-    assert data_overrides([f"data={path}", "data.split.seed=1"]) == [
-        "data=extxyz",
-        quoted,
-        "data.split.seed=1",
-    ]
-    assert data_overrides(["data=3bpa", "data.path=x"]) == ["data=3bpa", "data.path=x"]
-    assert data_overrides(["3bpa"]) == ["data=3bpa"]
-    with pytest.raises(DataError, match="no file"):
-        data_overrides(["x/y.xyz"])
+def test_formats_are_recognised(call, drawn: list[Path], tmp_path: Path) -> None:
+    ExtxyzWriter().write(ExtxyzDataset("gas.xyz"), tmp_path / "it's here.xyz")
+    AseLmdbWriter().write(ExtxyzDataset("gas.xyz"), tmp_path / "gas.aselmdb")
+    assert "6 structures" in call("data=it's here.xyz")
+    call("gas.aselmdb", "--output", "lmdb")
+    errors = [json.loads((tmp_path / f / "metrics.json").read_text())["errors"] for f in ("evaluate_it's here", "lmdb")]
+    assert errors[0] == errors[1]

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.io import read, write
 from typer.testing import CliRunner
@@ -47,8 +48,9 @@ def train(*arguments: str):
 
 
 def test_a_run_leaves_model_record_log_and_plots(data):
-    result = train(f"data.path={data}", "name=first", *SMALL)
+    result = train(f"data.path={data}", "name=first", "atomic_energy_regularisation=0.5", *SMALL, "max_epochs=2")
     assert result.exit_code == 0, result.output
+    assert "elements: least squares with regularisation 0.5" in " ".join(result.output.split())
     folder = Path("runs/first")
     assert {p.name for p in folder.iterdir()} >= {
         "model.safetensors", "run.json", "log.csv", "config.yaml", "last.ckpt", "best.ckpt", "learning_curve.png",
@@ -64,7 +66,8 @@ def test_a_run_leaves_model_record_log_and_plots(data):
 
 
 def test_a_second_run_does_not_overwrite_the_first(data):
-    assert train(f"data.path={data}", "name=twice", *SMALL).exit_code == 0
+    Path("runs/twice").mkdir(parents=True)
+    Path("runs/twice/config.yaml").touch()
     result = train(f"data.path={data}", "name=twice", *SMALL)
     assert result.exit_code == 1
     assert "holds a run already" in result.output
@@ -109,6 +112,26 @@ def test_missing_forces_do_not_train_on_energies_only(data):
     assert "forces" in result.output
 
 
+def test_validation_structures_that_cannot_be_validated_stop_before_the_training(data):
+    frames = read(data, ":")
+    for atoms in frames:
+        atoms.positions += 0.01
+        atoms.info["REF_stress"] = 0.1 * np.eye(3)
+        atoms.pbc, atoms.cell = True, [8, 8, 8]
+    write("stress.xyz", frames, format="extxyz")
+    for atoms in frames:
+        atoms.positions[0] += 0.01
+        del atoms.info["REF_stress"]
+    write("plain.xyz", frames, format="extxyz")
+    settings = ["data.path=stress.xyz", "data.valid_path=plain.xyz", "loss=[energy,forces,stress]"]
+    assert "needs the label 'stress'" in train(*settings, *SMALL[:-2]).output
+    frames[5].symbols[0] = "O"
+    write("oxygen.xyz", frames, format="extxyz")
+    result = train(f"data.path={data}", "data.valid_path=oxygen.xyz", *SMALL[:-2])
+    assert "oxygen.xyz:5: The model knows H, C; the structure contains O." in result.output
+    assert not Path("runs").exists()
+
+
 def test_print_config_shows_every_setting(data):
     result = train(f"data.path={data}", "--print-config")
     assert result.exit_code == 0
@@ -126,17 +149,27 @@ def test_resume_needs_a_run_folder_and_takes_no_overrides(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_model(data):
-    settings = [*SMALL, "max_epochs=60", "validate_every=3"]
-    assert train(f"data.path={data}", "name=straight", *settings).exit_code == 0
-    command = [sys.executable, "-m", "mlip.cli", "train", f"data.path={data}", "name=stopped", *settings]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+@pytest.mark.parametrize("stored", [False, True])
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_model(data, stored):
+    source, settings = [f"data.path={data}"], [*SMALL, "max_epochs=30", "validate_every=3"]
+    if stored:
+        # Structures stay on disk, and two processes read them and build the graphs.
+        made = CliRunner().invoke(app, ["data", "prepare", str(data), "out=store", "cutoff=3.0", "workers=1"])
+        assert made.exit_code == 0, made.output
+        source = ["data=store", "data.path=store", "num_workers=2", "batch_atoms=30", "bucket=6"]
+        settings.append("max_epochs=12")
+    assert train(*source, "name=straight", *settings).exit_code == 0
+    command = [sys.executable, "-m", "mlip.cli", "train", *source, "name=stopped", *settings]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ, start_new_session=True
+    )
     log = Path("runs/stopped/log.csv")
     for _ in range(600):
         if log.exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    # As a terminal does: to the workers, too.
+    os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "mlip train --resume" in " ".join(output.split())
@@ -148,7 +181,8 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_model(data):
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(data):
-    command = [sys.executable, "-m", "mlip.cli", "train", f"data.path={data}", "name=ddp", "trainer=ddp", *SMALL]
+    # The strategy follows from the number of devices.
+    command = [sys.executable, "-m", "mlip.cli", "train", f"data.path={data}", "name=ddp", "trainer.devices=2", *SMALL]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads(Path("runs/ddp/run.json").read_text())

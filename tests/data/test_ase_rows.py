@@ -18,6 +18,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from ase.db import connect
 
 from mlip.core.errors import DataError
+from mlip.data.formats import ase_rows_lmdb
 from mlip.data.formats.ase_rows import AseRows
 from tests.data.ase_files import crystal, row_of, write_aselmdb
 
@@ -56,7 +57,8 @@ def test_real_sqlite_files_as_ase_reads_them(reference_data, tmp_path, name):
     assert np.array_equal(rows.num_atoms(), [len(rows.row(k)["numbers"]) for k in range(len(rows))])
 
 
-def test_everything_that_ase_writes(tmp_path):
+@pytest.mark.parametrize("name", ["a.db", "a.json"])
+def test_everything_that_ase_writes(tmp_path, name):
     atoms = Atoms("CO2", positions=np.arange(9.0).reshape(3, 3), cell=[3, 4, 5], pbc=[True, False, True])
     atoms.set_tags([0, 1, 2])
     atoms.set_initial_magnetic_moments([0.5, 0, 0])
@@ -65,16 +67,16 @@ def test_everything_that_ase_writes(tmp_path):
     atoms.calc = SinglePointCalculator(
         atoms, energy=-1.5, free_energy=-1.75, forces=forces, stress=np.arange(6) / 7, magmoms=[1.0, 2.0, 3.0]
     )
-    nested = {"matrix": np.eye(2), "list": [1, {"ints": np.arange(3)}], "text": "ü", "none": None}
-    database = connect(tmp_path / "a.db")
+    nested = {"matrix": np.eye(2), "deep": {"ints": np.arange(3)}, "text": "ü", "none": None}
+    database = connect(tmp_path / name)
     database.write(atoms, name="x", number=3, data=nested)
     database.write(Atoms("H"))
-    rows = AseRows(tmp_path / "a.db")
+    rows = pickle.loads(pickle.dumps(AseRows(tmp_path / name)))
     row = rows.row(0)
     assert np.array_equal(row["forces"], forces), "not those with zeros on fixed atoms"
     assert row["fixed"].tolist() == [False, True, True], "held in all directions"
     assert row["pbc"].tolist() == [True, False, True]
-    assert np.array_equal(row["data"]["list"][1]["ints"], [0, 1, 2])
+    assert np.array_equal(row["data"]["deep"]["ints"], [0, 1, 2])
     assert row["data"]["text"] == "ü"
     assert row["key_value_pairs"] == {"name": "x", "number": 3}
     assert "energy" not in rows.row(1)
@@ -153,10 +155,11 @@ def test_rows_that_cannot_be_right(tmp_path, change, message):
         rows.row(1)
 
 
-def test_expansion_and_nesting_are_bounded(tmp_path):
+def test_expansion_and_nesting_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(ase_rows_lmdb, "LARGEST_ROW", 2**20)
     path = str(tmp_path / "a.aselmdb")
     with lmdb.open(path, subdir=False, lock=False, map_size=2**24) as environment, environment.begin(write=True) as put:
-        put.put(b"1", zlib.compress(b"[" * 2**27, 9))
+        put.put(b"1", zlib.compress(b"[" * 2**21, 9))
         put.put(b"2", zlib.compress(b'{"a":' * 5000 + b"1" + b"}" * 5000))
         put.put(b"3", zlib.compress(b'{"a":' * 1015 + b"1" + b"}" * 1015))
         put.put(b"4", b"not zlib")
@@ -228,7 +231,7 @@ def test_files_that_are_none(tmp_path, file):
         (file("", "a.db"), "is empty"),
         (file("hello" * 5000, "b.aselmdb"), "LMDB"),
         (file("SQLite format 3\0" + "x" * 5000, "c.db"), "cut|damaged|read"),
-        (tmp_path / "empty", r"has no \.aselmdb or \.db"),
+        (tmp_path / "empty", r"has no \.aselmdb, \.db or \.traj"),
         (tmp_path / "nothing.db", "No file matches"),
         ([], "empty"),
         ("???", "needs a path"),
@@ -242,7 +245,7 @@ def energies(rows: AseRows) -> list[float]:
     return [rows.row(index)["energy"] for index in range(len(rows))]
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_other_processes_read_the_same(tmp_path, start):
     atoms = Atoms("H")
     atoms.calc = SinglePointCalculator(atoms, energy=2.5)

@@ -8,7 +8,8 @@ from ase.build import bulk, molecule
 
 from mlip.core.errors import ConfigError
 from mlip.data import atomic_energies as module
-from mlip.data.atomic_energies import AtomicEnergyFit, atomic_energies
+from mlip.data.atomic_energies import AtomicEnergyFit
+from mlip.data.compositions import Compositions
 from mlip.data.least_squares import StreamedLeastSquares
 from mlip.data.sample import Sample
 
@@ -17,6 +18,13 @@ E0 = {"H": -13.6, "C": -1029.0, "O": -2042.0, "N": -1485.0}
 
 def sample(atoms):
     return Sample(atoms, {"energy": np.array(sum(E0.get(symbol, -5.0) for symbol in atoms.symbols))})
+
+
+def atomic_energies(data, **options):
+    compositions = Compositions()
+    for each in data:
+        compositions.add(each.atoms.numbers, float(each.labels["energy"]))
+    return compositions.atomic_energies(**options)
 
 
 def fit_of(*structures):
@@ -95,8 +103,9 @@ def test_regularisation_shares_what_is_open():
     assert energies["H"] == pytest.approx(total / 3, rel=1e-6)
     assert energies["O"] == pytest.approx(total / 3, rel=1e-6)
     assert "regularisation 0.001" in note
-    with pytest.raises(ConfigError, match="must not be negative"):
-        atomic_energies(data, regularisation=-1.0)
+    for wrong in (-1.0, float("nan"), float("inf"), None, "much"):
+        with pytest.raises(ConfigError, match="a number that is not negative"):
+            atomic_energies(data, regularisation=wrong)
     weak, _ = atomic_energies([sample(molecule(n)) for n in ("CH4", "H2O", "CH3OH", "CO")], regularisation=1e-9)
     for symbol, energy in weak.items():
         assert energy == pytest.approx(E0[symbol], rel=1e-6)

@@ -4,15 +4,20 @@ import bz2
 import gzip
 import lzma
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from mlip.core.errors import DataError
-from mlip.data.formats import extxyz_lines
+from mlip.data.content_hash import sample_hash
 from mlip.data.datasets.base import Recognition
 from mlip.data.datasets.extxyz import ExtxyzDataset
+from mlip.data.datasets.store import StoreDataset
 from mlip.data.datasets.threebpa import ThreeBPADataset
+from mlip.data.formats import extxyz_lines
+from mlip.data.labels import merge_keys
+from mlip.data.store.prepare import prepare
 from tests.data.frames import ISOLATED, frame_text
 
 RICH = (
@@ -45,6 +50,16 @@ def test_chunks_cut_at_frames_and_read_alone(file, small_chunks):
     last = items(pickle.loads(pickle.dumps(ExtxyzDataset(path))), [chunks[2]])
     assert [sample.source for sample in last] == [f"{path}:6", f"{path}:7"]
     assert [float(sample.labels["energy"]) for sample in items(data)] == [-k for k in range(1, 9)]
+
+
+def test_a_file_without_line_ends_is_not_held(file, monkeypatch):
+    path = file("x" * 10**7)
+    monkeypatch.setattr(extxyz_lines, "LONGEST_LINE", 10**4)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="a line of more than 10000 bytes"):
+        list(ExtxyzDataset(path).chunks())
+    assert tracemalloc.get_traced_memory()[1] < 3e6
+    tracemalloc.stop()
 
 
 def test_a_chunk_ends_with_many_bytes_too(file, monkeypatch):
@@ -144,6 +159,44 @@ def test_levels_of_theory_do_not_mix_between_chunks(file, small_chunks):
     found = items(pickle.loads(pickle.dumps(data)), [last])
     assert isinstance(found[-1], DataError)
     assert f"The energy is 'energy' in {path}:1, but 'dft_energy' in {path}:5" in str(found[-1])
+
+
+def test_levels_of_theory_do_not_mix_between_processes(file, small_chunks):
+    """A key that the first frames do not have is compared by whoever has several copies read."""
+    columns, rows = "species:S:1:pos:R:3:forces:R:3:{}:R:1", ["H 0 0 0 0 0 0 1", "H 0 0 1 0 0 0 1"]
+    plain, other = (frame_text(columns=columns.format(name), rows=rows) for name in ("magmoms", "REF_magmoms"))
+    path = file(frame_text() * 3 + plain * 3 + other)
+    data = ExtxyzDataset(path, optional_labels=("magmoms",))
+    copies = [pickle.loads(pickle.dumps(data)) for _ in range(3)]
+    for copy, chunk in zip(copies, data.chunks(), strict=True):
+        assert not any(isinstance(item, DataError) for item in items(copy, [chunk]))
+    known = {}
+    merge_keys(known, copies[0].label_keys())
+    assert known == {"energy": ("energy", f"{path}:0"), "forces": ("forces", f"{path}:0")}
+    merge_keys(known, copies[1].label_keys())
+    with pytest.raises(DataError, match=r"magmoms is 'magmoms' in .*:3, but 'REF_magmoms' in .*:6\. Give the frames"):
+        merge_keys(known, copies[2].label_keys())
+    with pytest.raises(DataError, match="'REF_magmoms'"):
+        len(data)
+
+
+def test_the_energy_of_an_isolated_atom_is_of_the_same_key(file):
+    path = file(frame_text("REF_energy=-5") + ISOLATED)
+    with pytest.raises(DataError, match=r"energy is 'REF_energy' in .*:0, but 'energy' in .*:1\. Say which"):
+        len(ExtxyzDataset(path))
+
+
+def test_kept_isolated_atoms_are_the_same_in_a_store(file, tmp_path):
+    rich = ISOLATED.replace("pos:R:3", "pos:R:3:forces:R:3").replace("H 0 0 0", "O 0 0 0 0 0 0")
+    data = ExtxyzDataset(file(ISOLATED + frame_text() + rich), include_isolated_atoms=True)
+    assert [sorted(sample.labels) for sample in data] == [["energy"], ["energy", "forces"], ["energy", "forces"]]
+    prepare(data, {}, tmp_path / "store", workers=1)
+    store = StoreDataset(tmp_path / "store")
+    assert [sample_hash(sample) for sample in store] == [sample_hash(sample) for sample in data]
+    assert store.isolated_atom_energies() == data.isolated_atom_energies() == {"H": -3.25, "O": -3.25}
+    # Labels that are wrong do not matter where the atom is not a sample.
+    odd = ISOLATED.replace("config_type", 'virial="0 0 0 0 0 0 0 0 0" config_type')
+    assert len(ExtxyzDataset(file(odd + frame_text()), optional_labels=("stress",))) == 1
 
 
 def test_isolated_atoms_come_in_chunks(file):

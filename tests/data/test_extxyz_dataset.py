@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import write
 
-from mlip.core.errors import DataError
+from mlip.core.errors import ConfigError, DataError
 from mlip.data.datasets.extxyz import ExtxyzDataset
 from tests.data.frames import ISOLATED, frame_text
 
@@ -142,6 +142,18 @@ def test_isolated_atoms_give_their_energies_and_are_no_samples(file):
     kept = ExtxyzDataset(path, include_isolated_atoms=True)
     assert len(kept) == 3
     assert "forces" not in kept[0].labels
+
+
+def test_an_ion_is_a_sample_and_isolated_atoms_need_no_group(file):
+    ion = '1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.5 charge=1 traj=b pbc="F F F"\nH 0 0 0 0 0 0\n'
+    data = ExtxyzDataset(file(ISOLATED + ion + frame_text(extra="traj=a")), group_key="traj")
+    assert data.isolated_atom_energies() == {"H": -3.25}
+    assert [sample.info["group"] for sample in data] == ["b", "a"]
+
+
+def test_a_key_for_a_label_that_is_not_read_is_refused(file):
+    with pytest.raises(ConfigError, match="stress_key is 'S', but the stress is in neither labels nor optional_labels"):
+        ExtxyzDataset(file(frame_text()), stress_key="S")
 
 
 def test_one_atom_in_a_crystal_is_a_sample(file):

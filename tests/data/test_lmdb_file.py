@@ -33,7 +33,7 @@ def made(count: int, largest: int) -> dict[bytes, bytes]:
     return {b"%d" % i: numbers.randbytes(numbers.randrange(largest)) for i in order}
 
 
-@pytest.mark.parametrize(("count", "largest", "step"), [(0, 1, 1), (1, 9, 1), (9000, 40, 5000), (300, 20000, 20)])
+@pytest.mark.parametrize(("count", "largest", "step"), [(0, 1, 1), (1, 9, 1), (5000, 40, 3000), (300, 20000, 20)])
 def test_reads_what_the_library_wrote(tmp_path, count, largest, step):
     pairs = made(count, largest)
     removed = list(pairs)[: count // 5]
@@ -125,8 +125,8 @@ def test_bytes_of_headers_may_be_wrong(sample):
     content, pairs, path = sample
     changed = path.with_name("header")
     for start in range(0, 8 * 4096, 4096):
-        for place in range(start + 2, start + (152 if start < 8192 else 24), 3):
-            for byte in {0, 0xFF, content[place] ^ 1} - {content[place]}:
+        for place in range(start + 2, start + (152 if start < 8192 else 24), 5):
+            for byte in {0xFF, content[place] ^ 1} - {content[place]}:
                 wrong = bytearray(content)
                 wrong[place] = byte
                 changed.write_bytes(wrong)

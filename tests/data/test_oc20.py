@@ -239,8 +239,8 @@ def test_paths_that_are_something_else(folder, tmp_path):
 def test_it_is_recognised(folder, tmp_path):
     found = OC20Dataset.recognise(folder)
     assert found.certainty == 3
-    assert found.options == {"energy": "total"}
-    assert len(OC20Dataset(folder, **found.options)) == 5
+    assert found.options == {}, "the energy is the user's choice"
+    assert len(OC20Dataset(folder, **found.preview)) == 5
     for other in (tmp_path, tmp_path / "nothing", folder / "2.txt.xz"):
         assert OC20Dataset.recognise(other) is None
     (folder / "2.txt.xz").write_bytes(b"")

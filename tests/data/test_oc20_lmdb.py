@@ -139,8 +139,8 @@ def test_is2re(tmp_path, old):
     with pytest.raises(DataError, match=r"is IS2RE .*, but task is 's2ef'. Set task to 'is2re'"):
         OC20Dataset(path, **kept)
     found = OC20Dataset.recognise(path)
-    assert found.options["task"] == "relaxed"
-    assert len(OC20Dataset(path, **found.options)) == 1
+    assert found.options == {"task": "relaxed"}
+    assert len(OC20Dataset(path, **found.options, **found.preview)) == 1
     hidden = {name: value for name, value in entry.items() if name not in ("y_init", "y_relaxed", "pos_relaxed")}
     test = OC20Dataset(write(tmp_path / "test.lmdb", [pickled(hidden, old)]), task="is2re", **kept)
     assert "energy" not in test[0].labels
@@ -150,7 +150,8 @@ def test_s2ef_is_not_is2re(folder):
     for task in ("is2re", "initial", "relaxed"):
         with pytest.raises(DataError, match=f"is S2EF .* but task is '{task}'. Set task: s2ef"):
             OC20Dataset(folder, "adsorption", task, "adsorption")
-    assert OC20Dataset.recognise(folder).options["energy"] == OC20Dataset.recognise(folder).options["stored_energy"]
+    guess = OC20Dataset.recognise(folder).preview
+    assert guess["energy"] == guess["stored_energy"]
 
 
 def test_gaps_lengths_and_other_entries(tmp_path):

@@ -131,8 +131,8 @@ def test_they_are_recognised(oc20):
     for name, options in LAYOUTS.items():
         found = OC20Dataset.recognise(oc20 / name)
         assert found.certainty == 3, name
-        assert len(OC20Dataset(oc20 / name, **found.options)) == 49
-        assert options["energy"] == found.options["energy"] or "stored_energy" not in options, name
+        assert len(OC20Dataset(oc20 / name, **found.options, **found.preview)) == 49
+        assert options["energy"] == found.preview["energy"] or "stored_energy" not in options, name
     assert OC20Dataset.recognise(oc20 / "is2re_lmdb_old_pyg.lmdb").options["task"] == "relaxed"
     for other in ("oxides/oxides.db", "oxides", "raw", ".", "raw/adsorbates.db", "coverage_fcc111"):
         assert OC20Dataset.recognise(oc20 / other) is None, other

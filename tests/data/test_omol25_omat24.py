@@ -8,6 +8,7 @@ import pytest
 from mlip.core.errors import DataError
 from mlip.data.datasets.omat24 import OMat24Dataset
 from mlip.data.datasets.omol25 import OMol25Dataset
+from mlip.data.formats import ase_rows_metadata
 from tests.data.ase_files import crystal, molecule, row_of, write_aselmdb
 
 
@@ -86,6 +87,16 @@ def test_metadata_of_part_of_a_folder_are_not_used(tmp_path):
     assert alone.num_atoms() is None
 
 
+def test_names_may_be_python_objects(tmp_path, monkeypatch, caplog):
+    rows = [row_of(molecule(k)) for k in range(3)]
+    names = np.array(["elytes", "ani2x", "elytes"], dtype=object)
+    data = omol(tmp_path, *rows, natoms=np.array([3, 3, 3]), data_ids=names)
+    assert [sample.info["domain"] for sample in pickle.loads(pickle.dumps(data))] == ["elytes", "ani2x", "elytes"]
+    monkeypatch.setattr(ase_rows_metadata, "LARGEST_PICKLE", 100)
+    assert "domain" not in OMol25Dataset(tmp_path / "val")[0].info
+    assert "too many to read" in caplog.text
+
+
 def test_a_pickle_in_the_metadata_does_not_run(tmp_path):
     class Harm:
         def __reduce__(self):
@@ -93,7 +104,8 @@ def test_a_pickle_in_the_metadata_does_not_run(tmp_path):
 
     rows = [row_of(molecule(k)) for k in range(3)]
     objects = np.array([Harm(), "a", "b"], dtype=object)
-    assert "domain" not in omol(tmp_path, *rows, natoms=np.array([3, 3, 3]), data_ids=objects)[0].info
+    with pytest.raises(DataError, match=r"names 'builtins.exec'.* Remove '.*metadata.npz' to read the rows without"):
+        omol(tmp_path, *rows, natoms=np.array([3, 3, 3]), data_ids=objects)[0]
     with pytest.raises(DataError, match="natoms must be integers"):
         omol(tmp_path, *rows, natoms=objects)[0]
 

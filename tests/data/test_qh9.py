@@ -85,15 +85,15 @@ def test_molecules_of_the_stable_sample(reference_data):
 
 
 @pytest.mark.reference
-def test_computed_overlap_and_guess_of_ethanol(reference_data):
+def test_computed_overlap_and_guess_of_water(reference_data):
     pytest.importorskip("pyscf")
-    path = reference_data / "qh9" / "QH9Dynamic_sample_ethanol.db"
+    path = reference_data / "qh9" / "QH9Dynamic_sample_water.db"
     data = QH9Dataset(path, "dynamic_300k", overlap="compute", initial_guess="compute")
     assert data.provides == ("energy", "hamiltonian", "initial_hamiltonian", "overlap")
     sample = data[17]
     assert sample.info["initial_functional"] == "b3lyp5"
     with h5py.File(path.with_name(f"{path.stem}_extras.h5")) as extras:
-        stored = extras["2_17"]
+        stored = extras["0_17"]
         names = {"overlap": "overlap", "initial_hamiltonian": "fock_minao_guess"}
         for label, name in names.items():
             expected = reorder(stored[name][:], sample.atoms.numbers, "def2-svp", "pyscf", "mlip")
@@ -230,6 +230,7 @@ def test_recognition(tmp_path):
     unnamed = QH9Dataset.recognise(path.rename(tmp_path / "frames.db"))
     assert dict(unnamed.options) == {}
     assert "variant" in unnamed.note
+    assert dict(unnamed.preview) == {"variant": "dynamic_300k"}
     stable = QH9Dataset.recognise(fixture.write_stable(tmp_path / "s.db", [0]))
     assert dict(stable.options) == {"variant": "stable"}
     other = tmp_path / "other.db"

@@ -103,7 +103,7 @@ def test_sphnet_file(tmp_path):
     assert np.allclose(difference, 0.1 * np.eye(24), atol=1e-14)
     assert stored[1].info["initial_functional"] == "not stated"
     found = QH9Dataset.recognise(path)
-    assert dict(found.options) == {}
+    assert (dict(found.options), dict(found.preview)) == ({}, {"variant": "stable"})
     assert "stable" in found.note
     dynamic = QH9Dataset(path, "dynamic_100k", split_rule="this_file")
     assert "group" not in dynamic[0].info

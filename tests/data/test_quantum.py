@@ -75,6 +75,9 @@ def test_molecules_that_are_refused():
     assert molecule([8, 1], POSITIONS[:2], "def2-svp", charge=-1).nelectron == 10
     with pytest.raises(DataError, match="belongs to a pseudopotential"):
         molecule(WATER, POSITIONS, "gth-dzvp")
+    with pytest.raises(DataError, match="positions of H2O must be finite"):
+        overlap(WATER, POSITIONS * np.nan, "def2-svp")
+    assert np.allclose(np.diag(overlap([1], np.zeros((1, 3)), "def2-svp")), 1), "an odd number of electrons"
     with pytest.raises(DataError, match="Did you mean 'def2-svp'"):
         molecule(WATER, POSITIONS, "def2-svpx")
 
@@ -128,6 +131,7 @@ def test_stored_overlap_core_hamiltonian_and_initial_guess(stored):
 
 
 @pytest.mark.reference
+@pytest.mark.slow
 def test_b3lyp5_is_the_functional_of_the_stored_matrix(stored):
     """The trap: what PySCF calls b3lyp since 2.3 is off by 37 mEh in energy and millihartrees in the matrix."""
     numbers, bohr, matrices, energy = stored

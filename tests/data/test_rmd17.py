@@ -1,15 +1,20 @@
 """rMD17 and MD17: npz as published, extxyz as others made it, and the official splits."""
 
 import json
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ase import units
 
 from mlip.core.errors import ConfigError, DataError
 from mlip.core.units import KCAL_PER_MOL
 from mlip.data.datasets.rmd17 import RMD17Dataset
+from mlip.data.splits import split_indices
+from tests.components import repository_root
 from tests.data.fixtures.rmd17 import write
 
 BOX = 'Lattice="50.0 0.0 0.0 0.0 50.0 0.0 0.0 0.0 50.0" Properties=species:S:1:pos:R:3:forces:R:3'
@@ -100,6 +105,21 @@ def test_arrays_that_cannot_be_right_are_refused(tmp_path, changes, words):
     assert "x.npz" in str(caught.value)
 
 
+def test_the_default_split_fits_the_thousand_frames_of_the_xyz_files(archive):
+    config = yaml.safe_load((repository_root() / "configs" / "data" / "rmd17.yaml").read_text())
+    wanted = {part: config["split"][part] for part in ("train", "valid", "test")}
+    assert [len(part) for part in split_indices(1000, **wanted).values()] == [950, 50, 0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the list of open files of Linux")
+def test_no_file_stays_open(archive):
+    frames = RMD17Dataset(**archive.options)
+    opened = [Path(os.readlink(link)).name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert len(frames[0].atoms)
+    opened += [Path(os.readlink(link)).name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not [name for name in opened if name.endswith(".npz")]
+
+
 def test_headers_that_claim_too_much_are_refused(tmp_path):
     path = save(tmp_path / "x.npz")
     with zipfile.ZipFile(path) as archive:
@@ -128,6 +148,13 @@ def test_molecules_are_chosen_by_name(tmp_path):
     assert RMD17Dataset(tmp_path, "uracil")[0].source.endswith("rmd17_uracil.npz:0")
     assert RMD17Dataset.recognise(tmp_path).certainty == 3
     assert "several molecules" in RMD17Dataset.recognise(tmp_path).note
+    assert RMD17Dataset.recognise(tmp_path).preview == {"molecule": "ethanol"}
+    (tmp_path / "aspirin").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "aspirin" / f"{part}_02.xyz").write_text(f"1\n{BOX} Energy=-1\nO\t0\t0\t0\t0\t0\t1\n")
+    with pytest.raises(DataError, match=r"There: aspirin, ethanol, uracil"):
+        RMD17Dataset(tmp_path)
+    assert RMD17Dataset(tmp_path, "aspirin")[1].source.endswith("test_02.xyz:0")
     with pytest.raises(DataError, match=r"not there: set data.path"):
         RMD17Dataset(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="official_valid"):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mlip.core.errors import ConfigError, DataError
 from mlip.data.content_hash import geometry_hash
+from mlip.data.leakage import check_duplicates
 from mlip.data.sample import Sample
-from mlip.data.splits import check_duplicates, group_split, size_split, split_at_sizes, split_indices, split_samples
+from mlip.data.splits import group_split, size_split, split_at_sizes, split_indices
 
 
 def samples(count):
@@ -89,8 +90,8 @@ def test_the_same_geometry_in_two_parts_is_refused():
     copied = data[split["train"][0]]
     data[split["valid"][0]] = Sample(copied.atoms.copy(), {}, {"source": "copy"})
     with pytest.raises(DataError, match=r"1 geometries are in two parts, first a\.xyz:\d \(train\) and copy \(valid\)"):
-        split_samples(data, 8, 2)
-    assert split_samples(data, 8, 2, allow_duplicates=True) == split
+        check_duplicates({name: [data[index] for index in part] for name, part in split.items()})
+    assert check_duplicates({name: [data[index] for index in part] for name, part in split.items()}, allow=True) == 1
 
 
 def test_copies_in_one_part_are_no_leak():

@@ -9,8 +9,9 @@ from mlip.core.build import locate
 from mlip.core.errors import DataError
 from mlip.data.datasets.base import Dataset
 from mlip.data.datasets.threebpa import ThreeBPADataset
+from mlip.data.leakage import check_duplicates
 from mlip.data.loading import GraphDataset
-from mlip.data.splits import check_duplicates, split_samples
+from mlip.data.splits import split_indices
 from mlip.data.statistics import compute_statistics
 
 ISOLATED = "".join(
@@ -68,7 +69,8 @@ def test_published_files(reference_data):
     assert max(energies) == pytest.approx(-17659.77, abs=0.006)
     assert max(np.linalg.norm(s.labels["forces"], axis=1).max() for s in mixed) == pytest.approx(10.85, abs=1.5)
     assert check_duplicates({"cold": list(cold), "mixed": list(mixed)}, allow=True) == 31
-    split = split_samples(cold, 450, 50)
+    split = split_indices(len(cold), 450, 50)
+    check_duplicates({name: [cold[index] for index in part] for name, part in split.items()})
     training = [cold[index] for index in split["train"]]
     statistics = compute_statistics(training[:50], 5.0, cold.isolated_atom_energies())
     assert statistics["elements"] == ["H", "C", "N", "O"]

@@ -126,7 +126,7 @@ def test_killed_runs(file, name):
 
 def test_trees_of_calculations(tmp_path):
     for name, content in {
-        "b/vasprun.xml": vasprun([Step(sigma0=-1.0)]),
+        "b/vasprun.xml.relax2.gz": gzip.compress(vasprun([Step(sigma0=-1.0)]).encode()),  # As custodian names it.
         "b/OUTCAR": outcar([Step(sigma0=-1.0)]),
         "a/run 1/OUTCAR": outcar([Step(sigma0=-2.0)]),
         "a/run 2/vasprun.relax1.xml.gz": gzip.compress(vasprun([Step(sigma0=-3.0)]).encode()),

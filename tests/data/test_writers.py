@@ -179,12 +179,25 @@ def test_a_database_grows_beyond_its_first_map(tmp_path, monkeypatch):
     assert_same(read_back(tmp_path / "a.aselmdb"), many)
 
 
+def test_info_that_is_no_json_is_an_error(tmp_path):
+    sample = crystal(0)
+    sample.info["number"] = 10**30
+    with pytest.raises(DataError, match="cannot be written as JSON"):
+        AseLmdbWriter().write([sample], tmp_path / "a.aselmdb")
+    assert not list(tmp_path.iterdir())
+
+
 def test_metadata_of_other_databases_stay_right(tmp_path):
     AseLmdbWriter().write([molecule(0)], tmp_path / "a.aselmdb")
     with pytest.raises(MlipError, match="describes the databases beside it"):
         AseLmdbWriter().write([molecule(1)], tmp_path / "b.aselmdb")
     AseLmdbWriter().write([molecule(0), molecule(1, "O2", 0, 3)], tmp_path / "a.aselmdb")
     assert np.load(tmp_path / "metadata.npz")["natoms"].tolist() == [3, 2]
+    (tmp_path / "mine").mkdir()
+    np.savez(tmp_path / "mine" / "metadata.npz", results=np.ones(3))
+    with pytest.raises(MlipError, match="is of something else"):
+        AseLmdbWriter().write([molecule(1)], tmp_path / "mine" / "b.aselmdb")
+    assert np.load(tmp_path / "mine" / "metadata.npz").files == ["results"]
 
 
 def test_isolated_atoms_stay_isolated(tmp_path):

@@ -8,10 +8,11 @@ from ase import Atoms
 
 from mlip.core.errors import DataError, MlipError
 from mlip.data.build_graph import build_graph
-from mlip.evaluation import plots
+from mlip.evaluation import parity_points, plots
 from mlip.evaluation.learning_curve import learning_curve_plot, read_curves, smooth
 from mlip.evaluation.metrics import ErrorStatistics
-from mlip.evaluation.plots import Panel, parity_plot
+from mlip.evaluation.parity_points import Panel
+from mlip.evaluation.plots import parity_plot
 from mlip.evaluation.predict import predict_dataset
 from tests.components import small_facet
 from tests.evaluation.labelled import labelled_graph, structures
@@ -63,6 +64,28 @@ def test_many_points_become_a_density(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(plots, "DENSE", 10)
     graphs = [labelled_graph(MODEL, atoms, force=0.01) for atoms in structures(3)]
     parity_plot(tmp_path / "p.png", graphs, predict_dataset(MODEL, graphs))
+    assert is_png(tmp_path / "p.png")
+
+
+def test_of_too_many_points_some_are_drawn_and_all_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = [labelled_graph(MODEL, atoms, force=0.01 * k) for k, atoms in enumerate(structures(9))]
+    graphs[2].forces[1] = np.nan
+    predictions = predict_dataset(MODEL, graphs)
+    found = {}
+    for most in (1_000_000, 40):
+        monkeypatch.setattr(parity_points, "MOST", most)
+        points = parity_points.ParityPoints()
+        for graph, prediction in zip(graphs, predictions, strict=True):
+            points.add(graph, prediction)
+        found[most] = points.panels()
+    for whole, some in zip(found[1_000_000], found[40], strict=True):
+        assert (some.count, some.rmse, some.mae) == (whole.count, whole.rmse, whole.mae)
+    whole, some = found[1_000_000][1], found[40][1]
+    assert whole.count == len(whole.reference) == 3 * (3 * (9 + 6 + 3) - 1)
+    assert 20 <= len(some.reference) <= 40
+    assert np.array_equal(some.reference, whole.reference[::4])
+    assert np.array_equal(some.group, whole.group[::4])
+    plots.draw_parity(tmp_path / "p.png", points)
     assert is_png(tmp_path / "p.png")
 
 

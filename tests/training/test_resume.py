@@ -69,7 +69,10 @@ def test_the_problem_is_learned(uninterrupted):
 
 
 # Relative to a validation: in the middle, one before, at it, one after, and just before the end.
-@pytest.mark.parametrize("place", ["first", "middle", "before", "at", "after", "late"])
+@pytest.mark.parametrize(
+    "place",
+    ["middle", "at", *(pytest.param(place, marks=pytest.mark.slow) for place in ("first", "before", "after", "late"))],
+)
 def test_resume_is_exact(uninterrupted, tmp_path, place):
     straight, model, outcome = uninterrupted
     every = steps_of(straight)[0]
@@ -89,6 +92,7 @@ def test_resume_is_exact(uninterrupted, tmp_path, place):
     assert resumed_outcome.best_score == outcome.best_score
 
 
+@pytest.mark.slow
 def test_two_interruptions_with_plateau_and_early_stopping(tmp_path):
     def run(folder: Path, **changes: object) -> Run:
         plateau = partial(Plateau, patience=0, reduce=0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -67,6 +67,7 @@ def check(
 
 
 def _run(source: Source, cutoff: float, limit: int | None, skip: list[str], console: Console) -> Report:
+    from mlip.cli.progress import ProgressBar
     from mlip.core.errors import DataError
     from mlip.data.checks.base import Settings
     from mlip.data.checks.run import run_checks, unreadable
@@ -83,30 +84,6 @@ def _run(source: Source, cutoff: float, limit: int | None, skip: list[str], cons
     settings = Settings(cutoff, config.get("split"), limit is None, parts[0].units, parts[0].official_split)
     with ProgressBar("checking", console) as report:
         return run_checks(parts, settings, skip, limit, report)
-
-
-class ProgressBar:
-    """A bar with share, structures and rate on a terminal, nothing elsewhere; gives the function to report to."""
-
-    def __init__(self, title: str, console: Console) -> None:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn(title),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[structures]} structures"),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task(title, total=1.0, structures=0)
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return lambda share, number: self._progress.update(self._task, completed=share, structures=number)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 def show(report: Report, source: Source, console: Console) -> None:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from mlip.data.sample import Sample
 
 
+LOOKED_AT = 100
+"""Structures that are looked at for labels that nobody asked for."""
+
+
 class OnError(StrEnum):
     """What to do with a structure that cannot be used."""
 
@@ -62,10 +66,46 @@ def convert(
         "units": "eV, Angstrom",
     }
     console = Console(stderr=True)
+    left_out = _not_read(dataset, found.config)
+    if left_out:
+        read = list(found.config["dataset"]["optional_labels"])
+        words = ",".join([*read, *left_out])
+        console.print(
+            f"Warning: the data have {', '.join(left_out)}, not asked for, so not written. To keep: "
+            f"'data.dataset.optional_labels=[{words}]'",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     written = writer.write(_with_progress(counted, console), out, record)
     if counted.skipped:
         console.print(f"{counted.skipped} structures were left out, the first: {counted.first_error}", highlight=False)
     console.print(f"{written} structures written to {out}", soft_wrap=True, highlight=False)
+
+
+def _not_read(dataset: Dataset, config: dict[str, Any]) -> list[str]:
+    """Return the labels and inputs that the first structures have and that were not asked for, such as charge."""
+    from itertools import islice
+
+    from mlip.core.errors import DataError
+    from mlip.data.labels import READABLE
+    from mlip.data.parts import load_dataset
+
+    options = config["dataset"]
+    if "optional_labels" not in options:
+        return []
+    asked = {*options["labels"], *options["optional_labels"]}
+    found: set[str] = set()
+    for field in READABLE:
+        if field in asked:
+            continue
+        try:
+            probe = load_dataset({**config, "dataset": {**options, "optional_labels": [field]}})
+            items = (item for chunk in islice(probe.chunks(), 1) for item in islice(probe.read(chunk), LOOKED_AT))
+            found |= {field for item in items if not isinstance(item, DataError) and field in item.labels}
+        except DataError:
+            continue  # Whatever is wrong is said where it matters.
+    return [field for field in READABLE if field in found]
 
 
 def _check_out(source: list[str], out: Path, overwrite: bool) -> None:

@@ -51,15 +51,15 @@ def info(
     """
     from rich.console import Console
 
-    from mlip.cli.data.check import ProgressBar
     from mlip.cli.data.source import find_source
+    from mlip.cli.progress import ProgressBar
     from mlip.data.checks.base import Settings
     from mlip.data.checks.plots import plot_overview
     from mlip.data.checks.run import all_checks, run_checks
     from mlip.data.datasets.store import StoreDataset
     from mlip.data.parts import load_dataset
 
-    source = find_source(words)
+    source = find_source(words, preview=True)
     console = Console(stderr=json_output)
     dataset = load_dataset(source.config)
     if isinstance(dataset, StoreDataset) and not everything and plot is None:
@@ -156,6 +156,7 @@ def _about(source: Source, dataset: Dataset, total: int | None) -> dict[str, Any
         "data set": source.name,
         "found": how.get(recognition.certainty, "recognised") if recognition else "named by you",
         "note": recognition.note if recognition else "",
+        "assumed": dict(source.assumed),
         "path": source.config.get("path"),
         "units of the file": dict(dataset.units),
         "level of theory": dict(dataset.level_of_theory),
@@ -170,7 +171,9 @@ def _next(source: Source, total: int | None) -> list[str]:
     """Return the commands that come next, as they can be pasted."""
     import shlex
 
-    words = " ".join(map(shlex.quote, source.words)) or f"data={source.name}"
+    # What was assumed is left open: the command then says what there is to choose from.
+    choices = (f"data.dataset.{key}=…" for key in source.assumed)
+    words = " ".join([*map(shlex.quote, source.words), *choices]) or f"data={source.name}"
     check = f"mlip data check {words}"
     if source.name != "store" and (total is None or total > LARGE):
         return [check, f"mlip data prepare {words} out={source.name}_store"]
@@ -199,6 +202,7 @@ def _show(card: Mapping[str, Any], console: Console) -> None:
         "licence": card["licence"],
         "citation": card["citation"],
         "note": card["note"],
+        "assumed": _assumed(card["assumed"]),
     }
     _table(str(card["path"] or card["data set"]), about, console)
     _labels(card["labels"], console)
@@ -207,6 +211,11 @@ def _show(card: Mapping[str, Any], console: Console) -> None:
     console.print("Next:")
     for command in card["next"]:
         console.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+
+
+def _assumed(settings: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f"{values}, to look at the data; to train on them or to store them is your choice" if values else ""
 
 
 def _structures(card: Mapping[str, Any]) -> str:

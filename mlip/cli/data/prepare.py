@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from mlip.data.store.prepare import Progress, Report
 
 
+LINES_SECONDS = 30.0
+"""Seconds between two lines about the progress, in a log."""
+
+
 def prepare(
     words: Annotated[
         list[str],
         typer.Argument(
             metavar="data=... out=FOLDER",
-            help="The data (data=NAME data.path=… data.dataset.OPTION=…, or a file), out=FOLDER, and settings: "
-            "cutoff=5.0 workers=2 precision=compact on_error=skip append=true graphs=true",
+            help="The data (a file, or data=NAME data.path=… data.dataset.OPTION=…), out=FOLDER, and settings.",
         ),
     ],
 ) -> None:
@@ -32,6 +35,14 @@ def prepare(
     mlip data prepare my.xyz out=store
     mlip data prepare data=mptrj data.path=MPtrj.json data.dataset.energy=uncorrected out=store workers=8
     mlip data prepare data=extxyz data.path=more.xyz out=store append=true
+
+    \b
+    cutoff=5.0         Å at which edges are counted: that of the model to be trained
+    workers=8          processes; one for every processor otherwise
+    precision=compact  rounds positions, cell, forces and stress; exact otherwise
+    on_error=skip      leaves damaged structures out and lists them in rejected.jsonl
+    append=true        adds the data to a store that is complete
+    graphs=true        keeps the neighbour lists, in several times the space
 
     Stopped at any moment, the same command goes on. The store is complete when it has a store.json.
     """
@@ -57,13 +68,13 @@ def prepare(
 
 
 def _is_data(word: str) -> bool:
-    """Whether a word is about the data: ``data…=…``, or a path or name alone."""
-    return "=" not in word or bool(re.match(r"[~+]*data[.=/]", word))
+    """Whether a word is about the data: ``data…=…``, or a path (which may hold a =) or name alone."""
+    return "=" not in word or bool(re.match(r"[~+]*data[.=/]", word)) or Path(word).exists()
 
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Progress]:
-    """Show a bar of bytes with the rate of structures while the store is made."""
+    """Show a bar of bytes with the rate of structures while the store is made; lines where there is no terminal."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -73,12 +84,18 @@ def _bar(console: Console) -> Iterator[Progress]:
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing", total=None, structures=0, rate=0.0)
+        said = 0.0
 
         def advance(structures: int, done: int, total: int) -> None:
+            nonlocal said
             elapsed = bar.tasks[0].elapsed or 1e-9
-            bar.update(
-                task, completed=done, total=max(total, done) or None, structures=structures, rate=structures / elapsed
-            )
+            rate = structures / elapsed
+            bar.update(task, completed=done, total=max(total, done) or None, structures=structures, rate=rate)
+            if bar.disable and elapsed - said > LINES_SECONDS:
+                said = elapsed
+                share = f"{100 * done / total:.0f} % of the files, " if total >= done > 0 else ""
+                left = f", about {elapsed * (total - done) / done / 60:.0f} min left" if share else ""
+                console.print(f"{share}{structures:,} structures, {rate:,.0f}/s{left}", highlight=False)
 
         yield advance
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from os.path import exists, isfile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ class Source:
         config: plain containers.
         recognition: what the class said of the path; None if the user named the configuration.
         words: the same as overrides, for the next command.
+        assumed: settings that are the user's choice and got a value only to look at the data; not in ``words``.
     """
 
     name: str
     config: dict[str, Any]
     recognition: Recognition | None
     words: tuple[str, ...]
+    assumed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_data(words: Sequence[str]) -> tuple[Dataset, dict[str, Any]]:
@@ -47,12 +49,13 @@ def open_data(words: Sequence[str]) -> tuple[Dataset, dict[str, Any]]:
     return load_dataset(source.config), source.config
 
 
-def find_source(words: Sequence[str]) -> Source:
+def find_source(words: Sequence[str], preview: bool = False) -> Source:
     """Return the configuration that some words describe, without opening the data.
 
     Args:
         words: overrides as in Hydra, with at most one path among them (a file, a folder, a pattern), alone or as
             ``data=PATH``. Without ``data=NAME`` the format of the path is recognised.
+        preview: give choices that are the user's a value that is good enough to look at the data, see `Recognition`.
 
     Raises:
         ConfigError, DataError: as `open_data`, and a path that nobody recognises, or several equally well.
@@ -74,12 +77,16 @@ def find_source(words: Sequence[str]) -> Source:
         if f"data.dataset.{key}" not in given:
             OmegaConf.update(config, f"data.dataset.{key}", value)
             chosen.append(f"data.dataset.{key}={_quoted(value)}")
+    likely = recognition.preview if recognition and preview else {}
+    assumed = {key: value for key, value in likely.items() if f"data.dataset.{key}" not in given}
+    for key, value in assumed.items():
+        OmegaConf.update(config, f"data.dataset.{key}", value)
     missing = _missing(config)
     if missing:
         raise ConfigError(f"data={name} leaves a choice to you:{_choices(name or 'extxyz', missing)}.")
     if name is None:
         name = "extxyz"
-    return Source(name, to_plain(config)["data"], recognition, (*chosen, *overrides))
+    return Source(name, to_plain(config)["data"], recognition, (*chosen, *overrides), assumed)
 
 
 def dataset_classes() -> dict[str, type[Dataset]]:
@@ -110,12 +117,12 @@ def _sort(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     for word in words:
         value = word.removeprefix("data=")
         is_override = re.match(r"[+~]{0,2}[\w./@]+=", word) is not None and not word.startswith("data=")
-        if (is_override or word.startswith("~")) and not Path(word).exists():
+        if (is_override or word.startswith("~")) and not exists(word):
             others.append(word)
-        elif (config_dir() / "data" / f"{value}.yaml").is_file() and (value != word or not Path(value).exists()):
+        elif isfile(config_dir() / "data" / f"{value}.yaml") and (value != word or not exists(value)):
             # data=store is the configuration; store alone is a folder of that name, if there is one.
             names.append(value)
-        elif re.fullmatch(r"\w+", value) and not Path(value).exists():
+        elif re.fullmatch(r"\w+", value) and not exists(value):
             # A misspelt name, probably: composing says so, with the nearest one.
             names.append(value)
         else:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlip.core.units import HARTREE, KCAL_PER_MOL
 from mlip.data.checks.base import EXAMPLES, Check, Finding, Settings, structures
+from mlip.data.checks.residuals import NARROWEST, robust_fit, robust_width
 from mlip.data.checks.table import FrameTable
 
 FAR = 20.0
@@ -24,6 +25,12 @@ LEVEL_TOLERANCE = 0.05
 
 HEAVY_SHARE = 0.9
 """Share of carbon and heavier elements in the estimate, below which it is not accurate enough."""
+
+FEWEST = 8
+"""Structures that are needed to see whether energies grow with their size."""
+
+DIVIDED = 0.3
+"""Width of the energies over that of the energies per atom, both less a fit, below which they are per atom already."""
 
 
 class EnergyOutliers(Check):
@@ -94,6 +101,33 @@ class EnergyUnit(Check):
     def passed(self) -> str | None:
         """Total energies of all electrons in eV."""
         return "energies are all-electron totals in eV" if self._confirmed else None
+
+
+class EnergyPerAtom(Check):
+    """Energies that do not grow with the number of atoms: somebody has divided them by it."""
+
+    name = "energy per atom"
+
+    def findings(self, table: FrameTable) -> Iterator[Finding]:
+        """Compare how well energies, and energies over the number of atoms, follow from the elements' shares."""
+        rows = np.flatnonzero(np.isfinite(table["energy"]))
+        rows = rows[:: max(1, len(rows) // 5000)]
+        if len(rows) < FEWEST:
+            return
+        counts = table.counts(rows, sorted(table.elements))
+        sizes = counts.sum(axis=1)
+        shares, energies = counts / sizes[:, None], table["energy"][rows]
+        as_read, divided = (
+            max(robust_width(values - shares @ robust_fit(shares, values)), NARROWEST)
+            for values in (energies, energies / sizes)
+        )
+        if as_read < DIVIDED * divided:
+            yield self.finding(
+                "error",
+                f"The energies do not grow with the number of atoms: as they are, they follow from the composition to "
+                f"{as_read:.2g} eV, divided by the number of atoms to {divided:.2g} eV only.",
+                "They are energies per atom already: write total energies into the file.",
+            )
 
 
 def free_atom_energy(number: np.ndarray) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mlip.core.errors import ConfigError, DataError
 from mlip.data.checks.base import EXAMPLES, Check, Finding, Settings, structures
 from mlip.data.checks.table import FrameTable
-from mlip.data.splits import PARTS, group_split, split_indices
+from mlip.data.parts import divide
+from mlip.data.splits import PARTS
 
 FILES = ("path", "valid_path", "test_path")
 
@@ -49,7 +50,7 @@ class Leakage(Check):
             return "Only a part of the data was read: leakage between the parts of the split was not looked for."
         if 0 in sizes and self.settings.split:
             try:
-                divided = self._divide(table, sizes[0], {name for k, name in enumerate(PARTS) if k and k in sizes})
+                divided = self._divide(table, sizes[0], [name for k, name in enumerate(PARTS) if k and k in sizes])
             except (ConfigError, DataError) as error:
                 return f"The split of the configuration was not checked: {error}"
             owners[0][:] = -1
@@ -57,23 +58,18 @@ class Leakage(Check):
                 owners[0][np.asarray(divided[name], dtype=np.int64)] = k
         return owners
 
-    def _divide(self, table: FrameTable, number: int, files: set[str]) -> Mapping[str, object]:
-        """Divide the structures of ``path`` as :func:`mlip.data.parts.load_parts` does."""
-        split = {key: value for key, value in (self.settings.split or {}).items() if key != "allow_duplicates"}
-        official, by = split.pop("official", None), split.pop("by", "random")
-        if official is not None:
-            if self.settings.official_split is None:
-                raise ConfigError("the published split is not known")
-            parts = self.settings.official_split(official)
-            return {name: parts.get(name, ()) for name in PARTS}
-        split |= dict.fromkeys(files, 0)
-        if "valid" in files:
-            test = split.get("test", 0)
-            split["train"] = 1.0 - test if isinstance(test, float) else (number - test if test else 1.0)
-        if by == "group":
-            names = [*table.geometries.group_names, ""]
-            return group_split([names[k] for k in table.geometries.groups], **split)
-        return split_indices(number, **split)
+    def _divide(self, table: FrameTable, number: int, files: list[str]) -> Mapping[str, Sequence[int]]:
+        """Divide the structures of ``path`` as a training does."""
+        index = table.geometries
+
+        def groups() -> list[str] | None:
+            names = list(index.group_names)
+            return None if -1 in index.groups else [names[k] for k in index.groups]
+
+        def unknown(name: str) -> Mapping[str, Sequence[int]]:
+            raise ConfigError("the published split is not known")
+
+        return divide(self.settings.split or {}, number, files, groups, self.settings.official_split or unknown)
 
     def _geometries(self, table: FrameTable, owners: Mapping[int, np.ndarray]) -> Iterator[Finding]:
         shared, examples = 0, []

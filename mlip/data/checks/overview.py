@@ -41,8 +41,9 @@ class Overview:
         self._sizes[len(frame)] += 1
         self._pbc[int(frame.atoms.pbc.sum())] += 1
         self._atoms_of.update(dict(frame.composition))
-        if len(self._kinds) < 10_000:
-            self._kinds[str(frame.sample.info.get("config_type", ""))] += 1
+        kind = str(frame.sample.info.get("config_type", ""))
+        if len(self._kinds) < 10_000 or kind in self._kinds:
+            self._kinds[kind] += 1
         if len(frame.distances):
             self._shortest = min(self._shortest, float(frame.distances.min()))
             self._most_neighbours = max(self._most_neighbours, int(frame.num_neighbours.max()))

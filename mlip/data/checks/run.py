@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -14,12 +14,9 @@ from mlip.data.checks.frame import Frame
 from mlip.data.checks.overview import Overview
 from mlip.data.checks.report import Report
 from mlip.data.checks.table import FrameTable
-from mlip.data.datasets.base import Chunk, Dataset
+from mlip.data.datasets.base import Chunk, Dataset, Progress
 from mlip.data.datasets.streamed import StreamedDataset, add_isolated
 from mlip.data.sample import Sample
-
-Progress = Callable[[float, int], None]
-"""Called with the share of the data that is done, from 0 to 1, and the number of structures."""
 
 SPREAD = 16
 """Chunks over which a limited number of structures is spread."""

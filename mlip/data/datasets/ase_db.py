@@ -1,4 +1,4 @@
-"""Any ASE database: `.aselmdb` and sqlite `.db`."""
+"""Any ASE database, `.aselmdb` and sqlite `.db`, and ASE's trajectories, `.traj`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from mlip.data.sample import Sample
 
 
 class AseDbDataset(StreamedDataset):
-    """Rows of ASE databases.
+    """Rows of ASE databases, or frames of trajectories.
 
     Labels are looked up among a row's results, then in ``key_value_pairs`` and ``data``, under the same names as in
     extxyz files; ``data.KEY`` names one place. Forces are taken as stored, so those on fixed atoms are not set to
-    zero. ``info["id"]`` is the row's id.
+    zero. ``info["id"]`` is the row's id (the frame's number from 0), ``info["group"]`` that of ``group_key``, else the
+    file a trajectory is in.
 
     Args:
         path: a file, a folder, a glob or a list, see `AseRows`.

@@ -118,6 +118,11 @@ class RowSamples:
                 place, _, key = named.partition(".")
                 if place in PLACES and key in row[place]:
                     info[named] = row[place][key]
+        if np.ndim(results.get("magmoms", 0.0)) == 2 and "magmoms" in (*self.labels.required, *self.labels.optional):
+            raise DataError(
+                f"{where}: the magnetic moments are vectors (non-collinear), which are not read. Take magmoms out of "
+                "labels and optional_labels."
+            )
         self.labels.units.check_hints(info, where)
         arrays = {"tags": row["tags"]} if "tags" in row else {}
         return Frame(row["numbers"], row["positions"], row["cell"], row["pbc"], info, arrays, results, row.get("fixed"))
@@ -145,6 +150,8 @@ class RowSamples:
             if group is None:
                 raise DataError(f"{where}: no '{self.group_key}', which group_key names. {_keys_there(row)}")
             info["group"] = str(group)
+        elif "trajectory" in row:
+            info["group"] = row["trajectory"]
         return info
 
     def chunks(self) -> Iterator[Chunk]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,9 @@ from mlip.core.errors import ConfigError, DataError, did_you_mean
 from mlip.data.content_hash import geometry_hash, sample_hash
 from mlip.data.neighbours import Pairs
 from mlip.data.sample import Sample
+
+Progress = Callable[[float, int], None]
+"""Called now and then during long reading, with the share that is done, from 0 to 1, and the number of structures."""
 
 CHUNK_SAMPLES = 2048
 """Samples of a chunk where a data set can be cut anywhere."""
@@ -44,11 +47,14 @@ class Recognition:
         certainty: 1 a general format; 2 the layout of this data set; 3 marks that only this data set has.
         options: constructor options besides ``path`` that make the files readable.
         note: a sentence for the user, such as a choice that is theirs; "" for none.
+        preview: options that are the user's choice, with values that are good enough to look at the data (``mlip data
+            info`` says what was assumed); never to train on or to store.
     """
 
     certainty: int
     options: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    preview: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Dataset(ABC):
@@ -130,6 +136,25 @@ class Dataset(ABC):
         """Return the names of the fields that some sample has if that is known without reading, else None."""
         return None
 
+    def label_keys(self) -> dict[str, tuple[str, str]]:
+        """Return ``{label: (key in the files, where it was first met)}``, as far as this copy has read.
+
+        Labels from different keys may be of different levels of theory. Each copy compares what it reads itself; who
+        reads with several (processes) compares these with :func:`mlip.data.labels.merge_keys`.
+        """
+        return {}
+
+    def check_labels(self, found: set[str]) -> None:
+        """Refuse the whole, when all of it has been read, if something that was asked for is in no sample.
+
+        Args:
+            found: names of the fields that some sample has.
+
+        Raises:
+            DataError: what is not there.
+        """
+        return
+
     def groups(self) -> list[str] | None:
         """Return the group of every sample (``info["group"]``), None where there are none."""
         found = [sample.info.get("group") for sample in self]
@@ -162,6 +187,9 @@ class Dataset(ABC):
         A class with a general base class (its own `recognise`) must not inherit the answer by accident.
         """
         return None
+
+    def load(self, progress: Progress | None = None) -> None:  # noqa: B027 (most read on demand)
+        """Read into memory what will be there anyway, now and with a report of the progress."""
 
     @property
     def in_memory(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from io import BytesIO
 from itertools import islice
@@ -22,7 +23,7 @@ from mlip.data.formats.extxyz_frames import expand_paths, frames_from
 from mlip.data.formats.extxyz_lines import looks_like_extxyz, sections
 from mlip.data.formats.frame import Frame
 from mlip.data.label_units import LabelUnits
-from mlip.data.labels import LabelReader, MissingLabel
+from mlip.data.labels import CANDIDATES, LabelReader, MissingLabel, merge_keys
 from mlip.data.sample import Sample
 
 SUFFIXES = (".xyz", ".extxyz")
@@ -33,7 +34,7 @@ COMPRESSED = (".xz", ".gz", ".bz2", ".zst")
 class ExtxyzDataset(StreamedDataset):
     """Frames of one or more extxyz files.
 
-    Isolated atoms (``config_type=IsolatedAtom``, or a single atom without periodic axes) give
+    Isolated atoms (``config_type=IsolatedAtom``, or a single atom without periodic axes and without ``charge``) give
     `isolated_atom_energies` and are kept out of the samples.
 
     Args:
@@ -83,6 +84,9 @@ class ExtxyzDataset(StreamedDataset):
         self._reader = LabelReader(tuple(labels), tuple(optional_labels), keys, units, float(max_force))
         self._group_key = group_key
         self._include_isolated = include_isolated_atoms
+        # Of an isolated atom that is no sample only the energy matters.
+        energy_only = replace(self._reader, required=("energy",), optional=(), keys={"energy": energy_key})
+        self._atom_reader = self._reader if include_isolated_atoms else energy_only
         self._files = expand_paths(path)
         self.units = units.as_dict()
         self.licence = licence
@@ -124,26 +128,25 @@ class ExtxyzDataset(StreamedDataset):
 
     def _samples(self, frame: Frame, where: str) -> Iterator[Sample]:
         """Read a frame; an isolated atom that is kept comes once as such and once as a sample."""
-        reader = self._reader
-        reader.units.check_hints(frame.info, where)
         alone = is_isolated_atom(frame, where)
+        reader = self._atom_reader if alone else self._reader
+        reader.units.check_hints(frame.info, where)
         found = reader.read(frame, where, ("energy",) if alone else None)
-        info = self._info(frame, where)
+        info = self._info(frame, where, grouped=not alone or self._include_isolated)
         scale = reader.units.to_angstrom
         atoms = Atoms(frame.numbers, positions=frame.positions * scale, cell=frame.cell * scale, pbc=frame.pbc)
+        merge_keys(self._first_keys, {label: (key, where) for label, key in found["keys"].items()})
         if alone:
             yield Sample(atoms, found["values"], info, isolated=True)
-        else:
-            self._check_keys(found["keys"], where)
         if not alone or self._include_isolated:
             yield Sample(atoms.copy() if alone else atoms, found["values"], info)
 
-    def _info(self, frame: Frame, where: str) -> dict[str, Any]:
+    def _info(self, frame: Frame, where: str, grouped: bool) -> dict[str, Any]:
         info = {"source": where}
         config_type = _config_type(frame)
         if config_type is not None:
             info["config_type"] = str(config_type)
-        if self._group_key is not None:
+        if self._group_key is not None and grouped:
             if self._group_key not in frame.info:
                 listing = ", ".join(sorted(frame.info)) or "none"
                 raise MissingLabel("group", f"group_key is '{self._group_key}', the keys there are: {listing}.", where)
@@ -170,15 +173,9 @@ class ExtxyzDataset(StreamedDataset):
                     return {label: (key, where) for label, key in keys.items()}
         return known
 
-    def _check_keys(self, keys: dict[str, str], where: str) -> None:
-        """Refuse frames that take a label from different keys: they may be different levels of theory."""
-        for label, key in keys.items():
-            known, source = self._first_keys.setdefault(label, (key, where))
-            if known != key:
-                raise DataError(
-                    f"The {label} is '{known}' in {source}, but '{key}' in {where}. Say which one to use "
-                    f"({label}_key: …) or give the frames the same key."
-                )
+    def label_keys(self) -> dict[str, tuple[str, str]]:
+        """Return the keys of the labels, see `Dataset.label_keys`."""
+        return dict(self._first_keys)
 
     def check_labels(self, found: set[str]) -> None:
         """Refuse a key that was named for an optional label and that no frame has."""
@@ -212,7 +209,7 @@ LOOKED_AT = 100
 
 
 def is_isolated_atom(atoms: Frame | Atoms, where: str) -> bool:
-    """Whether a frame is there for the energy of a single atom.
+    """Whether a frame is there for the energy of a single atom; an ion is one only if it says so.
 
     Raises:
         DataError: it says so, but has several atoms.
@@ -224,7 +221,8 @@ def is_isolated_atom(atoms: Frame | Atoms, where: str) -> bool:
     declared = name.lower().replace("_", "").replace(" ", "") in ("isolatedatom", "isolatedatoms")
     if declared and len(atoms) != 1:
         raise DataError(f"{where}: config_type is '{name}', but the frame has {len(atoms)} atoms.")
-    return declared or (len(atoms) == 1 and not np.any(atoms.pbc))
+    charged = any(np.any(atoms.info.get(key, 0)) for key in CANDIDATES["charge"])
+    return declared or (len(atoms) == 1 and not np.any(atoms.pbc) and not charged)
 
 
 def _config_type(atoms: Frame | Atoms) -> Any:

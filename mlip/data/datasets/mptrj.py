@@ -111,9 +111,8 @@ class MPtrjDataset(StreamedDataset):
         """Look at the first kilobytes of a file, or at the names in a folder."""
         if not _is_mptrj(path):
             return None
-        return Recognition(
-            3, {}, "MPtrj has two energies: choose data.dataset.energy=uncorrected (VASP) or corrected (MP2020)."
-        )
+        note = "MPtrj has two energies: choose data.dataset.energy=uncorrected (VASP) or corrected (MP2020)."
+        return Recognition(3, {}, note, {"energy": "uncorrected"})
 
 
 def open_layout(path: str | PathLike[str]) -> Layout:

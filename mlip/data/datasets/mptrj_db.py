@@ -7,12 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import DataError
 from mlip.data.datasets.base import CHUNK_SAMPLES, Chunk
-from mlip.data.datasets.mptrj_extxyz import from_voigt
 from mlip.data.datasets.mptrj_frame import MPtrjFrame
 from mlip.data.formats.ase_rows import AseRows
 from mlip.data.formats.json_values import plain
@@ -63,21 +61,16 @@ def _frame(row: dict[str, Any], where: str) -> MPtrjFrame:
     energy, repeated = row.get("energy"), data.get("energy", data.get("uncorrected_total_energy"))
     if energy is not None and isinstance(repeated, int | float) and abs(energy - repeated) > SAME_ENERGY:
         raise DataError(f"{where}: the row's energy is {energy} eV, its data say {repeated} eV.")
-    stress = row.get("stress")
     ids = ("task_id", "calc_id", "ionic_step", "bandgap")
     return MPtrjFrame(
         where=where,
         atoms=Atoms(row["numbers"], positions=row["positions"], cell=row["cell"], pbc=row["pbc"]),
         mp_id=mp_id,
-        corrected=_plain(data.get("corrected_total_energy")),
-        uncorrected=_plain(energy if energy is not None else repeated),
-        energy_per_atom=_plain(data.get("energy_per_atom")),
+        corrected=data.get("corrected_total_energy"),
+        uncorrected=energy if energy is not None else repeated,
+        energy_per_atom=data.get("energy_per_atom"),
         forces=row.get("forces"),
-        stress=None if stress is None else from_voigt(stress, where),
+        stress=row.get("stress"),
         magmoms=row.get("magmoms"),
-        info=plain({key: _plain(data[key]) for key in ids if key in data}),
+        info=plain({key: data[key] for key in ids if key in data}),
     )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import DataError
@@ -20,7 +19,7 @@ from mlip.data.formats.bounded import ZipArchive, open_binary, without_compressi
 from mlip.data.formats.extxyz_frames import frames_from
 from mlip.data.formats.extxyz_lines import sections
 from mlip.data.formats.frame import Frame
-from mlip.data.formats.json_values import array, plain
+from mlip.data.formats.json_values import plain
 from mlip.data.label_units import LabelUnits
 
 CHUNK_BYTES = 1 << 23
@@ -187,33 +186,20 @@ def _frame(frame: Frame, where: str, name: str) -> MPtrjFrame:
         raise DataError(f"{where} does not name its material: one of {', '.join(_MATERIAL_KEYS)} is needed.")
     if named and named.group() != mp_id:
         raise DataError(f"{where} says that it belongs to the material {mp_id}, the file is {name}.")
-    ids = {key: _plain(frame.info[key]) for key in ("task_id", "calc_id", "ionic_step", "bandgap") if key in frame.info}
+    ids = {key: frame.info[key] for key in ("task_id", "calc_id", "ionic_step", "bandgap") if key in frame.info}
     results = frame.results
-    stress = results.get("stress")
     return MPtrjFrame(
         where=where,
         atoms=Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc),
         mp_id=mp_id,
-        corrected=next((_plain(frame.info[key]) for key in _CORRECTED_KEYS if key in frame.info), None),
-        uncorrected=_plain(results.get("energy")),
-        energy_per_atom=_plain(frame.info.get("energy_per_atom")),
+        corrected=next((frame.info[key] for key in _CORRECTED_KEYS if key in frame.info), None),
+        uncorrected=results.get("energy"),
+        energy_per_atom=frame.info.get("energy_per_atom"),
         forces=results.get("forces"),
-        stress=None if stress is None else from_voigt(stress, where),
+        stress=results.get("stress"),
         magmoms=results.get("magmoms"),
         info=frame_ids(str(frame.info.get("mptrj_snapshot_id", ""))) | plain(ids),
     )
-
-
-def from_voigt(stress: Any, where: str) -> np.ndarray:
-    """Return (3, 3) from xx yy zz yz xz xy or from nine numbers."""
-    if np.size(stress) == 9:
-        return array(stress, "stress", np.shape(stress), where).reshape(3, 3)
-    xx, yy, zz, yz, xz, xy = array(stress, "stress", (6,), where)
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_extxyz(name: str) -> bool:

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from mlip.core.errors import DataError
 from mlip.data.formats.json_values import array, number
+from mlip.data.labels import stress_tensor
 from mlip.data.sample import Sample
 
 ENERGIES = ("corrected", "uncorrected")
@@ -28,7 +29,7 @@ class MPtrjFrame:
         corrected, uncorrected: eV of the cell; None where the file does not know.
         energy_per_atom: eV/atom as the file repeats it, None if it does not.
         forces: (atoms, 3) eV/Å.
-        stress: (3, 3) eV/Å³, tension positive.
+        stress: (3, 3) or xx yy zz yz xz xy, eV/Å³, tension positive.
         magmoms: (atoms,) μB.
         info: further plain values.
     """
@@ -77,13 +78,13 @@ class Choice:
         labels = {"energy": np.array(energy)}
         for name, value, shape in (
             ("forces", frame.forces, (size, 3)),
-            ("stress", frame.stress, (3, 3)),
             ("magmoms", frame.magmoms, (size,)),
         ):
             if value is not None:
                 labels[name] = array(value, name, shape, frame.where)
-        if "stress" in labels:
-            labels["stress"] = _symmetric(labels["stress"], frame.where)
+        if frame.stress is not None:
+            components = array(frame.stress, "stress", np.shape(frame.stress), frame.where)
+            labels["stress"] = stress_tensor(components, "stress", frame.where)
         if self.absolute_magmoms and "magmoms" in labels:
             labels["magmoms"] = np.abs(labels["magmoms"])
         return Sample(frame.atoms, labels, {"source": frame.where, "group": frame.mp_id, **frame.info})
@@ -98,12 +99,6 @@ def frame_ids(frame_id: str) -> dict[str, Any]:
     if len(numbers) != 2 or not all(text.isascii() and text.isdigit() and len(text) < 10 for text in numbers):
         return {}
     return {"task_id": task_id, "calc_id": int(numbers[0]), "ionic_step": int(numbers[1])}
-
-
-def _symmetric(stress: np.ndarray, where: str) -> np.ndarray:
-    if np.abs(stress - stress.T).max() > 0.01 * np.abs(stress).max() + 1e-6:
-        raise DataError(f"{where}: the stress must be a symmetric tensor, got {stress.tolist()}.")
-    return (stress + stress.T) / 2
 
 
 def _check_per_atom(corrected: float | None, frame: MPtrjFrame, size: int) -> None:

@@ -146,14 +146,14 @@ class OC20Dataset(StreamedDataset):
             return None
         if record.stored:
             note = "Energies are total; energy: adsorption subtracts the references of the files."
-            return Recognition(3, {"energy": "total"}, note)
+            return Recognition(3, {}, note, {"energy": "total"})
         task = {"task": "relaxed"} if record.kind == "is2re" else {}
         guess = _looks_like(record.energy, len(record.numbers)) or "total"
         note = (
             f"The file does not say whether its energies are total or adsorption energies; they look like {guess}. "
             "State it for training (energy, stored_energy)."
         )
-        return Recognition(3, {"energy": guess, "stored_energy": guess, **task}, note)
+        return Recognition(3, task, note, {"energy": guess, "stored_energy": guess})
 
     def _check_statement(self, record: Record) -> None:
         """Check what was stated about the files by the first record.

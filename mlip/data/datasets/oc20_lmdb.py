@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from mlip.core.errors import DataError
 from mlip.data.datasets.oc20_record import RandomLayout, Record, finite, system_number, whole
 from mlip.data.formats.lmdb_file import LmdbFile
+from mlip.data.formats.open_files import OpenFiles
 from mlip.data.formats.safe_pickle import loads
 
 _LENGTH = b"length"
@@ -31,9 +31,14 @@ class PygLmdb(RandomLayout):
     """
 
     def __init__(self, files: list[Path]) -> None:
-        self._tables = [LmdbFile(file) for file in files]
+        self._open = OpenFiles()
+        self._tables: list[LmdbFile] = []
+        self._ends: list[int] = []
+        for number, file in enumerate(files):
+            self._tables.append(LmdbFile(file))
+            self._open.use(number, self._tables[-1])
+            self._ends.append(_num_entries(self._tables[-1]) + (self._ends[-1] if number else 0))
         self.files = [table.path for table in self._tables]
-        self._ends = list(accumulate(_num_entries(table) for table in self._tables))
         self.words = "an LMDB of PyG objects"
 
     def spans(self) -> list[tuple[Path, int, int]]:
@@ -47,6 +52,7 @@ class PygLmdb(RandomLayout):
         number = bisect_right(self._ends, index)
         position = index - (self._ends[number - 1] if number else 0)
         where = f"{self.files[number]}:{position}"
+        self._open.use(number, self._tables[number])
         fields = loads(self._tables[number].get(b"%d" % position), where)
         if not isinstance(fields, dict) or "pos" not in fields:
             raise DataError(f"{where} is not a PyG object with the field 'pos'.")

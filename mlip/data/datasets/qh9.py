@@ -200,7 +200,8 @@ class QH9Dataset(Dataset):
             note = f"The variant dynamic_{named[1]}k comes from the file name; it decides the functional."
             return Recognition(3, {"variant": f"dynamic_{named[1]}k"}, note)
         which = "stable, dynamic_300k or dynamic_100k" if found.dynamic is None else "dynamic_300k or dynamic_100k"
-        return Recognition(3, {}, f"Set variant: {which} (or own): the file does not say, and functionals differ.")
+        note = f"Set variant: {which} (or own): the file does not say, and functionals differ."
+        return Recognition(3, {}, note, {"variant": "stable" if found.dynamic is None else "dynamic_300k"})
 
     @cached_property
     def _positions(self) -> np.ndarray:

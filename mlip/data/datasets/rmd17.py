@@ -178,8 +178,8 @@ class RMD17Dataset(Dataset):
                 return Recognition(3 if _FILE.match(file.name) else 2) if _is_one(file) else None
             return Recognition(3 if _FILE.match(path.name) else 2) if _is_one(path) else None
         except DataError as error:
-            several = path.is_dir() and any(_FILE.match(file.name) for file in _npz_files(path))
-            return Recognition(3, note=str(error)) if several else None
+            several = sorted(_molecules(path)) if path.is_dir() else []
+            return Recognition(3, note=str(error), preview={"molecule": several[0]}) if several else None
         except OSError:
             return None
 
@@ -196,12 +196,7 @@ def find_files(path: Path, molecule: str | None) -> list[Path]:
         raise DataError(
             f"'{path}' is not there: set data.path to the unpacked rMD17 archive, a folder of it, or one of its files."
         )
-    files = {match[1]: [file] for file in _npz_files(path) if (match := _FILE.match(file.name))}
-    if not files:
-        folders = [path, *(path / name for name in MOLECULES)]
-        files = {folder.name: found for folder in folders if (found := _xyz_files(folder))}
-        if path.name in files:
-            files = {path.name: files[path.name]}
+    files = _molecules(path)
     there = ", ".join(sorted(files)) or "none"
     if molecule is not None and molecule not in files:
         raise DataError(f"'{path}' has no molecule '{molecule}'.{did_you_mean(molecule, files)} There: {there}.")
@@ -209,6 +204,14 @@ def find_files(path: Path, molecule: str | None) -> list[Path]:
         what = "no files of rMD17" if not files else "several molecules"
         raise DataError(f"'{path}' has {what}: set data.dataset.molecule to one of them. There: {there}.")
     return files[molecule] if molecule is not None else next(iter(files.values()))
+
+
+def _molecules(path: Path) -> dict[str, list[Path]]:
+    """Return the files of every molecule in a folder; npz files where a molecule has both."""
+    own = _xyz_files(path)
+    folders = {path.name: own} if own else {name: _xyz_files(path / name) for name in MOLECULES}
+    files = {name: found for name, found in folders.items() if found}
+    return files | {match[1]: [file] for file in _npz_files(path) if (match := _FILE.match(file.name))}
 
 
 def _npz_files(path: Path) -> list[Path]:

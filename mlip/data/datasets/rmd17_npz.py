@@ -43,6 +43,14 @@ class NpzFrames:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive = ZipArchive(path)
+        try:
+            self._look()
+        finally:
+            self._archive.close()
+
+    def _look(self) -> None:
+        """Find the arrays and their shapes."""
+        path = self.path
         self._sizes = {member.name: member.size for member in self._archive.members}
         keys = [name.removesuffix(".npy") for name in self._sizes]
         self.layout = "MD17" if "R" in keys else "rMD17"
@@ -77,7 +85,10 @@ class NpzFrames:
         Raises:
             DataError: the file is damaged.
         """
-        found = {name: self._read(key) for name, key in self._keys.items()}
+        try:
+            found = {name: self._read(key) for name, key in self._keys.items()}
+        finally:
+            self._archive.close()
         numbers = found["numbers"]
         if numbers.min() < 1 or numbers.max() >= len(chemical_symbols):
             raise DataError(f"'{self.path}': '{self._keys['numbers']}' must hold atomic numbers, got {numbers}.")

@@ -22,7 +22,8 @@ from mlip.data.store.shard_reader import OpenFiles, ShardReader
 from mlip.data.store.streams import damaged
 
 KEPT_BLOCKS = 32
-"""Decoded blocks that a process keeps."""
+KEPT_NUMBERS = 1 << 22
+"""Decoded blocks that a process keeps, and numbers in their labels (32 MB)."""
 
 
 class StoreDataset(Dataset):
@@ -80,6 +81,7 @@ class StoreDataset(Dataset):
         self._files = OpenFiles()
         self._shards: dict[int, ShardReader] = {}
         self._blocks: OrderedDict[tuple[int, int], Unstacked] = OrderedDict()
+        self._kept = 0
         self._columns: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,12 +99,18 @@ class StoreDataset(Dataset):
         shard = self._shard(number)
         block, place = shard.find(place)
         key = number, block
-        if key not in self._blocks:
-            if len(self._blocks) >= KEPT_BLOCKS:
-                self._blocks.popitem(last=False)
-            self._blocks[key] = shard.block(block)
-        self._blocks.move_to_end(key)
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+        else:
+            self._keep(key, shard.block(block))
         return self._blocks[key][place]
+
+    def _keep(self, key: tuple[int, int], block: Unstacked) -> None:
+        """Keep a decoded block, and forget the oldest ones where there are too many."""
+        self._blocks[key] = block
+        self._kept += block.num_numbers
+        while len(self._blocks) > KEPT_BLOCKS or (self._kept > KEPT_NUMBERS and len(self._blocks) > 1):
+            self._kept -= self._blocks.popitem(last=False)[1].num_numbers
 
     def _find(self, index: int) -> tuple[int, int]:
         """Return the shard of a sample and its place therein."""
@@ -148,13 +156,17 @@ class StoreDataset(Dataset):
             self._columns[name] = np.concatenate(parts)
         return self._columns[name]
 
+    def fields(self) -> set[str]:
+        """Return the names of the fields that some sample has."""
+        return {name for name, count in self.statistics["labels"].items() if count}
+
     def num_atoms(self) -> np.ndarray:
         """Return (samples,) atoms."""
-        return self._column("num_atoms")
+        return self._column("num_atoms").astype(np.int64)
 
     def num_edges(self, cutoff: float) -> np.ndarray | None:
         """Return (samples,) edges at the cutoff that the store was made with; None for another."""
-        return self._column("num_edges") if float(cutoff) == self.options["cutoff"] else None
+        return self._column("num_edges").astype(np.int64) if float(cutoff) == self.options["cutoff"] else None
 
     def digests(self, indices: Sequence[int]) -> np.ndarray:
         """Return (indices,) uint64: a hash of each sample's structure and labels, as they are stored."""
@@ -189,4 +201,4 @@ class StoreDataset(Dataset):
 
 
 _ISOLATED = -1
-_OF_A_PROCESS = ("_files", "_shards", "_blocks", "_columns")
+_OF_A_PROCESS = ("_files", "_shards", "_blocks", "_kept", "_columns")

@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 
 from mlip.core.errors import DataError
 from mlip.core.fields import DATA_FIELDS
-from mlip.data.datasets.base import Chunk, Dataset
+from mlip.data.datasets.base import Chunk, Dataset, Progress
 from mlip.data.labels import MissingLabel
 from mlip.data.sample import Sample
 
@@ -45,6 +45,14 @@ class StreamedDataset(Dataset):
     @cached_property
     def _loaded(self) -> tuple[list[Sample], dict[str, float]]:
         """The samples, and the energies of isolated atoms by symbol."""
+        return self._read_all(None)
+
+    def load(self, progress: Progress | None = None) -> None:
+        """See `Dataset.load`."""
+        if "_loaded" not in self.__dict__:
+            self.__dict__["_loaded"] = self._read_all(progress)
+
+    def _read_all(self, progress: Progress | None) -> tuple[list[Sample], dict[str, float]]:
         chunks = list(self.chunks())
         size = sum(chunk.num_bytes for chunk in chunks)
         if size > LARGEST_IN_MEMORY:
@@ -55,7 +63,7 @@ class StreamedDataset(Dataset):
         samples: list[Sample] = []
         isolated: dict[str, tuple[float, str]] = {}
         errors: list[DataError] = []
-        number = 0
+        number = done = 0
         for chunk in chunks:
             for item in self.read(chunk):
                 number += 1
@@ -65,6 +73,9 @@ class StreamedDataset(Dataset):
                     add_isolated(isolated, item)
                 else:
                     samples.append(item)
+            done += chunk.num_bytes
+            if progress is not None:
+                progress(done / max(size, 1), number)
         raise_together(errors, number)
         if not samples:
             raise DataError(self.explain_empty(isolated))
@@ -74,17 +85,6 @@ class StreamedDataset(Dataset):
     def explain_empty(self, isolated: dict[str, tuple[float, str]]) -> str:
         """Say why there is nothing to train on."""
         return "The files hold only isolated atoms." if isolated else "The files hold no structures."
-
-    def check_labels(self, found: set[str]) -> None:
-        """Refuse the whole if something that was asked for is in no sample.
-
-        Args:
-            found: names of the fields that some sample has.
-
-        Raises:
-            DataError: what is not there.
-        """
-        return
 
     @property
     def provides(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -29,7 +29,8 @@ from mlip.data.sample import Sample
 
 log = logging.getLogger(__name__)
 
-XML_NAME = re.compile(r"(?:.*[._-])?vasprun(?:[._-].*)?\.xml", re.IGNORECASE)
+# Custodian, and with it the Materials Project, writes vasprun.xml.relax1.gz.
+XML_NAME = re.compile(r"(?:.*[._-])?vasprun(?:[._-].*)?\.xml(?:[._-](?:relax|static|run|step)?\d*)?", re.IGNORECASE)
 OUTCAR_NAME = re.compile(r"(?:.*[._-])?OUTCAR(?:[._-].*)?")
 KINDS = {"vasprun": XML_NAME, "outcar": OUTCAR_NAME}
 

@@ -1,4 +1,4 @@
-"""Rows of ASE databases, `.aselmdb` and sqlite `.db`, as plain dicts."""
+"""Rows of ASE databases, `.aselmdb`, sqlite `.db` and `.json`, and frames of `.traj`, as plain dicts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlip.core.errors import DataError, did_you_mean
+from mlip.data.formats.ase_rows_json import BEGINNING, JsonTable
 from mlip.data.formats.ase_rows_lmdb import LmdbTable
 from mlip.data.formats.ase_rows_sqlite import SqliteTable
+from mlip.data.formats.ase_rows_traj import MAGIC as TRAJ_MAGIC
+from mlip.data.formats.ase_rows_traj import TrajTable
+from mlip.data.formats.open_files import OpenFiles
 from mlip.data.formats.sqlite_file import MAGIC
 
 SUFFIXES = (".aselmdb", ".db")
 """What is taken for a database in a folder."""
+TRAJECTORIES = (".traj",)
+"""What is taken in a folder without databases."""
 
 
 class RowTable(Protocol):
@@ -33,6 +39,9 @@ class RowTable(Protocol):
     def num_atoms(self) -> np.ndarray | None:
         """Return (rows,) atoms if the file has a table of them, else None."""
 
+    def close(self) -> None:
+        """Close the file until it is read again."""
+
 
 class AseRows:
     """The rows of one or more ASE databases, in order of file names and ids.
@@ -41,8 +50,9 @@ class AseRows:
     file is executed: no pickles, no ASE object types.
 
     Args:
-        path: a file, a folder (searched with its sub-folders for ``.aselmdb`` and ``.db``), a glob pattern, or a list
-            of these. Files that are named or matched may have any suffix; their content says what they are.
+        path: a file, a folder (searched with its sub-folders for ``.aselmdb`` and ``.db``; if there are none, for
+            ``.traj``), a glob pattern, or a list of these. Files that are named or matched may have any suffix; their
+            content says what they are.
 
     Attributes:
         files: sorted within each item of ``path``.
@@ -53,7 +63,11 @@ class AseRows:
 
     def __init__(self, path: str | PathLike[str] | Sequence[str | PathLike[str]]) -> None:
         self.files = find_databases(path)
-        self._tables = [open_table(file) for file in self.files]
+        self._open = OpenFiles()
+        self._tables: list[RowTable] = []
+        for number, file in enumerate(self.files):
+            self._tables.append(open_table(file))
+            self._open.use(number, self._tables[-1])
         self._ends = list(itertools.accumulate(len(table.ids) for table in self._tables))
 
     def __len__(self) -> int:
@@ -69,12 +83,13 @@ class AseRows:
             fixed atoms; ``stress`` (6,) Voigt or (3, 3); ``magmoms``, ``charges``, ``dipole``, ``magmom``,
             ``initial_magmoms``, ``initial_charges``, ``momenta``, ``masses``; ``constraints``, ``calculator``,
             ``calculator_parameters``, ``unique_id``, ``user``, ``ctime``, ``mtime`` as stored; ``key_value_pairs`` and
-            ``data``, always there. Units are ASE's: eV, Å, eV/Å, eV/Å³.
+            ``data``, always there; ``trajectory``, the name of a ``.traj`` file. Units are ASE's: eV, Å, eV/Å, eV/Å³.
 
         Raises:
             DataError: the row is damaged; names file and id.
         """
         number, position = self.locate(index)
+        self._open.use(number, self._tables[number])
         return self._tables[number].row(position)
 
     def locate(self, index: int) -> tuple[int, int]:
@@ -111,12 +126,16 @@ def open_table(file: Path) -> RowTable:
         return LmdbTable(file)
     try:
         with file.open("rb") as handle:
-            head = handle.read(len(MAGIC))
+            head = handle.read(64)
     except OSError as error:
         raise DataError(f"Cannot read '{file}': {error.strerror or error}.") from error
     if not head:
-        raise DataError(f"'{file}' is empty, an ASE database (.aselmdb or sqlite .db) was expected.")
-    return SqliteTable(file) if head == MAGIC else LmdbTable(file)
+        raise DataError(f"'{file}' is empty, an ASE database (.aselmdb or sqlite .db) or .traj was expected.")
+    if head.startswith(TRAJ_MAGIC):
+        return TrajTable(file)
+    if BEGINNING.match(head):
+        return JsonTable(file)
+    return SqliteTable(file) if head.startswith(MAGIC) else LmdbTable(file)
 
 
 def find_databases(path: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
@@ -156,9 +175,8 @@ def _matches(path: Path) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """Return the databases below a folder; hidden files are not data."""
-    found = sorted(
-        (file for suffix in SUFFIXES for file in folder.rglob(f"*{suffix}") if not file.name.startswith(".")), key=str
-    )
-    if not found:
-        raise DataError(f"The folder '{folder}' has no {' or '.join(SUFFIXES)} files.")
-    return found
+    for suffixes in (SUFFIXES, TRAJECTORIES):
+        files = [file for suffix in suffixes for file in folder.rglob(f"*{suffix}") if not file.name.startswith(".")]
+        if files:
+            return sorted(files, key=str)
+    raise DataError(f"The folder '{folder}' has no {', '.join(SUFFIXES)} or {TRAJECTORIES[0]} files.")

@@ -69,6 +69,10 @@ class LmdbTable:
             raise DataError(f"{where}: a row must be a JSON object, got {type(raw).__name__}.")
         return plain_row({**raw, "id": number}, where)
 
+    def close(self) -> None:
+        """Close the file; it opens again when it is read."""
+        self._file.close()
+
     def num_atoms(self) -> np.ndarray | None:
         """None: the format has no table of sizes."""
         return None

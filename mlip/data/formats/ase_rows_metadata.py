@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -11,10 +13,15 @@ import numpy as np
 from mlip.core.errors import DataError
 from mlip.data.formats.ase_rows import AseRows
 from mlip.data.formats.bounded import ZipArchive
+from mlip.data.formats.safe_pickle import loads
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "metadata.npz"
 LARGEST_ITEM = 4096
 """Bytes of one row in the file; larger ones are no sizes or names."""
+LARGEST_PICKLE = 2**26
+"""Bytes of names as Python objects, some 30 million of them; reading more would take minutes in every process."""
 
 _BLOCK = 2**18
 
@@ -34,38 +41,61 @@ class FolderMetadata:
         self.path = path
         self.num_rows = num_rows
         self._archive = ZipArchive(path)
-        self.names = [member.name.removesuffix(".npy") for member in self._archive.members]
-        if "natoms" not in self.names:
-            raise DataError(f"'{path}' has no array 'natoms', it has: {', '.join(self.names) or 'nothing'}.")
-        self._blocks("natoms", header_only=True)
-        self._has_domains = "data_ids" in self.names and self._blocks("data_ids", header_only=True) is not None
+        sizes = {member.name.removesuffix(".npy"): member.size for member in self._archive.members}
+        if "natoms" not in sizes:
+            raise DataError(f"'{path}' has no array 'natoms', it has: {', '.join(sizes) or 'nothing'}.")
+        with self._array("natoms"):
+            pass  # Its header is checked.
+        self._has_domains = "data_ids" in sizes and self._can_name_domains(sizes["data_ids"])
         self._natoms: np.ndarray | None = None
         self._domains: tuple[np.ndarray, list[str]] | None = None
 
     def natoms(self) -> np.ndarray:
         """Return (rows,) int32 atoms."""
         if self._natoms is None:
-            blocks = self._blocks("natoms")
-            if blocks is None or any(block.dtype.kind not in "iu" for block in blocks):
-                raise DataError(f"'{self.path}': natoms must be integers.")
-            self._natoms = np.concatenate([block.astype(np.int32) for block in blocks])
+            with self._array("natoms") as (handle, dtype):
+                if dtype.kind not in "iu":
+                    raise DataError(f"'{self.path}': natoms must be integers, got {dtype}.")
+                blocks = [block.astype(np.int32) for block in _read_blocks(handle, dtype, self.num_rows)]
+            self._natoms = np.concatenate(blocks)
         return self._natoms
 
     def domain(self, position: int) -> str | None:
-        """Return the domain (``data_ids``) of a row, None where the file has none, or has them as pickled objects."""
+        """Return the domain (``data_ids``) of a row, None where the file has none."""
         if not self._has_domains:
             return None
         if self._domains is None:
-            self._domains = _encode(self._blocks("data_ids") or [])
+            with self._array("data_ids") as (handle, dtype):
+                self._domains = _encode(self._name_blocks(handle, dtype))
         codes, names = self._domains
         return names[codes[position]]
 
-    def _blocks(self, name: str, header_only: bool = False) -> list[np.ndarray] | None:
-        """Read an array in blocks of rows, after its header said that it has the right size.
+    def _can_name_domains(self, size: int) -> bool:
+        with self._array("data_ids") as (_, dtype):
+            if dtype.hasobject and size > LARGEST_PICKLE:
+                log.warning("%s: data_ids are Python objects, too many to read; domains are left out", self.path)
+                return False
+        return True
 
-        Returns:
-            The blocks, none of them with ``header_only``; None for an array of Python objects, which is a pickle.
-        """
+    def _name_blocks(self, handle: IO[bytes], dtype: np.dtype) -> Iterator[np.ndarray]:
+        """Read names in blocks; those in an array of Python objects, which is a pickle, all at once."""
+        if not dtype.hasobject:
+            if dtype.kind not in "iuUS" or dtype.itemsize > LARGEST_ITEM:
+                raise DataError(f"'{self.path}': data_ids must be names, got {dtype}.")
+            yield from _read_blocks(handle, dtype, self.num_rows)
+            return
+        advice = f"Remove '{self.path}' to read the rows without their domains."
+        try:
+            names = loads(handle.read(LARGEST_PICKLE), f"'{self.path}', data_ids,")
+        except DataError as error:
+            raise DataError(f"{error} {advice}") from error
+        if not isinstance(names, np.ndarray) or names.shape != (self.num_rows,):
+            raise DataError(f"'{self.path}': data_ids are no list of {self.num_rows} names. {advice}")
+        yield names
+
+    @contextmanager
+    def _array(self, name: str) -> Iterator[tuple[IO[bytes], np.dtype]]:
+        """Open an array behind its header, which must say that it has the right size."""
         try:
             with self._archive.open_binary(f"{name}.npy") as handle:
                 version = np.lib.format.read_magic(handle)
@@ -76,13 +106,7 @@ class FolderMetadata:
                         f"'{self.path}': {name} must have one entry for each of the {self.num_rows} rows beside it, "
                         f"got shape {shape}. Files may be missing, or the metadata belong to others."
                     )
-                if dtype.hasobject:
-                    return None
-                if header_only:
-                    return []
-                if dtype.kind not in "iuUS" or dtype.itemsize > LARGEST_ITEM:
-                    raise DataError(f"'{self.path}': {name} must be integers or names, got {dtype}.")
-                return list(_read_blocks(handle, dtype, self.num_rows))
+                yield handle, dtype
         except (ValueError, EOFError) as error:
             raise DataError(
                 f"'{self.path}' is damaged ({error}). Fetch it again, or remove it to read without it."
@@ -164,11 +188,14 @@ def _read_blocks(handle: IO[bytes], dtype: np.dtype, num_rows: int) -> Iterator[
         yield np.frombuffer(data, dtype)
 
 
-def _encode(blocks: list[np.ndarray]) -> tuple[np.ndarray, list[str]]:
+def _encode(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, list[str]]:
     """Return the few different names, and which one every row has."""
     names: dict[str, int] = {}
     codes = []
     for block in blocks:
+        if block.dtype.hasobject:
+            codes.append(np.array([names.setdefault(str(name), len(names)) for name in block], dtype=np.int32))
+            continue
         found, inverse = np.unique(block.astype(str), return_inverse=True)
         numbers = np.array([names.setdefault(str(name), len(names)) for name in found], dtype=np.int32)
         codes.append(numbers[inverse])

@@ -107,6 +107,10 @@ class SqliteTable:
             row["data"] = parse_json(data, f"{where}, data")
         return row
 
+    def close(self) -> None:
+        """Close the file; it opens again when it is read."""
+        self._file.close()
+
     def num_atoms(self) -> np.ndarray | None:
         """Return (rows,) atoms, from the sizes of columns."""
         # The column natoms stands behind the large ones; the length of this one is read without its content.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,13 +87,31 @@ def _point_to_arrays(value: Any, blob: bytes) -> Any:
     if mark is None:
         return {key: _point_to_arrays(item, blob) for key, item in value.items()}
     shape, kind, offset = mark
+
+    def take(size: int) -> bytes:
+        if not 8 <= offset <= len(blob) - size:
+            raise ValueError("an array lies outside of them")
+        return blob[offset : offset + size]
+
+    return array_in(shape, kind, take)
+
+
+def array_in(shape: Sequence[Any], kind: Any, take: Callable[[int], bytes]) -> np.ndarray:
+    """Return an array of numbers out of bytes.
+
+    Args:
+        shape: of the array.
+        kind: name of the type of its numbers.
+        take: returns as many bytes as it is asked for.
+
+    Raises:
+        ValueError, TypeError, OverflowError: that is no shape, or no type of numbers.
+    """
     dtype = _dtype(kind)
-    count = 1
-    for size in shape:
-        count *= int(size)
-    if count < 0 or not 8 <= offset <= len(blob) - count * dtype.itemsize:
-        raise ValueError("an array lies outside of them")
-    return np.frombuffer(blob, dtype, count, offset).reshape(shape)
+    sizes = [int(size) for size in shape]
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"the shape {sizes}")
+    return np.frombuffer(take(math.prod(sizes) * dtype.itemsize), dtype).reshape(sizes)
 
 
 def _dtype(name: Any) -> np.dtype[Any]:

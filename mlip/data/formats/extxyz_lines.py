@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -78,7 +79,7 @@ class Lines:
         whole = len(text) if self._ended else text.rfind(b"\n") + 1
         text, self._rest = text[:whole], text[whole:]
         if len(self._rest) > LONGEST_LINE:
-            raise DataError(f"'{self._where}' is not an extxyz file: it has a line of more than {LONGEST_LINE} bytes.")
+            raise DataError(_too_long(self._where))
         if not text:
             return
         self.unterminated = not text.endswith(b"\n")
@@ -139,7 +140,7 @@ def sections(path: Path) -> Iterator[Section]:
     first = number = start = stop = 0
     try:
         with path.open("rb", buffering=BLOCK) as stream:
-            for header in iter(stream.readline, b""):
+            for header in iter(partial(_line, stream, where), b""):
                 if not header.strip():
                     if any(map(bytes.strip, stream)):
                         raise DataError(_after_blank(where, number))
@@ -157,10 +158,18 @@ def sections(path: Path) -> Iterator[Section]:
         raise DataError(empty(where))
 
 
+def _line(stream: BinaryIO, where: str) -> bytes:
+    """Read a line; a file without line ends is no reason to hold all of it."""
+    line = stream.readline(LONGEST_LINE)
+    if len(line) == LONGEST_LINE:
+        raise DataError(_too_long(where))
+    return line
+
+
 def _skip_frame(stream: BinaryIO, header: bytes, where: str, number: int) -> int:
     """Read past the comment and the atoms of a frame; return their bytes."""
     num_atoms = parse_header(header, where, number)
-    size = len(stream.readline())
+    size = len(_line(stream, where))
     if not size:
         raise DataError(_no_comment(where, number))
     rows = list(islice(stream, num_atoms))
@@ -200,6 +209,10 @@ def parse_header(header: str | bytes, where: str, number: int) -> int:
 def empty(where: str) -> str:
     """Say that a file holds no frame."""
     return f"'{where}' is empty, an extxyz file with at least one frame was expected."
+
+
+def _too_long(where: str) -> str:
+    return f"'{where}' is not an extxyz file: it has a line of more than {LONGEST_LINE} bytes."
 
 
 def _lone_return(where: str) -> str:

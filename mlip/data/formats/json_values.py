@@ -43,9 +43,10 @@ def array(value: Any, name: str, shape: tuple[int, ...], where: str) -> np.ndarr
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that are strings or finite numbers."""
+    """Return the entries that are strings or finite numbers, numpy's as Python's."""
+    pythonic = {key: value.item() if isinstance(value, np.generic) else value for key, value in values.items()}
     return {
         key: value
-        for key, value in values.items()
+        for key, value in pythonic.items()
         if isinstance(value, str | int) or (isinstance(value, float) and np.isfinite(value))
     }

@@ -75,6 +75,12 @@ class LmdbFile:
             raise self._damaged(f"{len(found)} keys where {self._entries} should be")
         return found
 
+    def close(self) -> None:
+        """Close the file; it opens again when it is read."""
+        if self._handle is not None:
+            self._handle = None
+            self._close()
+
     def get(self, key: bytes) -> bytes:
         """Return the value of a key.
 
@@ -116,8 +122,7 @@ class LmdbFile:
         try:
             self._read_meta()
         except DataError:
-            self._handle = None
-            self._close()
+            self.close()
             raise
 
     def _read_meta(self) -> None:

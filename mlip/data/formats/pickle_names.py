@@ -13,7 +13,7 @@ import torch
 from mlip.core.errors import DataError
 from mlip.data.formats.pickle_values import Global, Instance, checked_key
 
-_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6}")
+_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6}|O8?")
 MAX_SPREAD = 2**20
 """Elements of a tensor that repeats the elements of a smaller storage (strides of zero)."""
 
@@ -40,12 +40,11 @@ class Dtype(Instance):
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         text = arguments[0]
-        if isinstance(text, str) and text.startswith("O"):
-            raise DataError("a numpy array of Python objects, which is not read")
         if not isinstance(text, str) or not _DTYPE.fullmatch(text):
             raise DataError(f"a numpy array of type {text!r}, which is not read")
         self._text = text
         self._order = "<"
+        self.is_object = text.startswith("O")
 
     def set_state(self, state: Any) -> None:
         """Take the byte order."""
@@ -75,7 +74,22 @@ class Array(Instance):
         if self._state is None:
             raise DataError("an array without content")
         shape, dtype, fortran, raw = self._state
+        if isinstance(dtype, Dtype) and dtype.is_object:
+            return _objects(raw, shape)
         return _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+def _objects(items: Any, shape: Any) -> np.ndarray:
+    """Return an array of text and numbers, as numpy keeps names of different length; they are always in C order."""
+    if not isinstance(items, list) or math.prod(shape) != len(items):
+        raise DataError(f"an array of shape {shape} without as many objects")
+    plain = [item.value() if isinstance(item, Scalar) else item for item in items]
+    for item in plain:
+        if not isinstance(item, str | int | float | np.number):
+            raise DataError(f"a numpy array of Python objects of type {type(item).__name__}, which is not read")
+    array = np.empty(len(plain), dtype=object)
+    array[:] = plain
+    return array.reshape(shape)
 
 
 class BufferArray(Instance):
@@ -104,7 +118,7 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """Return a writable array of as many bytes as there are."""
     if isinstance(raw, str):  # Python 2 wrote bytes as text.
         raw = raw.encode("latin-1")
-    if not isinstance(raw, bytes) or not isinstance(dtype, Dtype):
+    if not isinstance(raw, bytes) or not isinstance(dtype, Dtype) or dtype.is_object:
         raise DataError("an array that is not made of plain bytes")
     kind = dtype.value()
     if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) * kind.itemsize != len(raw):

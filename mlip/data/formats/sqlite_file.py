@@ -38,6 +38,12 @@ class SqliteFile:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_connection": None}
 
+    def close(self) -> None:
+        """Close the file; it opens again when it is read."""
+        if self._connection is not None and self._connection[0] == os.getpid():
+            self._connection[1].close()
+        self._connection = None
+
     def columns(self, table: str) -> dict[str, str]:
         """Return the declared type of every column of a table, {} if there is no such table (a view is none)."""
         if not self.all("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)):

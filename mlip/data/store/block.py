@@ -19,22 +19,27 @@ from mlip.data.store.streams import Reader, Writer, damaged
 
 BLOCK_ATOMS = 512
 BLOCK_SAMPLES = 20
-"""What a block holds at most: more compress better, but all are decoded to read one."""
+BLOCK_NUMBERS = 1 << 16
+"""What a block holds at most, numbers in labels such as matrices: more compress better, but all are decoded to read
+one."""
 
 _UPPER = np.triu_indices(3)
 _SYMMETRIC = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
 def runs(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Cut samples into blocks as they come: at most `BLOCK_ATOMS` and `BLOCK_SAMPLES`, at least one."""
+    """Cut samples into blocks as they come: at most what the constants say, at least one sample."""
     block: list[Sample] = []
-    atoms = 0
+    atoms = numbers = 0
     for sample in samples:
-        if block and (atoms + len(sample.atoms) > BLOCK_ATOMS or len(block) == BLOCK_SAMPLES):
+        size = sum(np.size(value) for value in sample.labels.values())
+        full = atoms + len(sample.atoms) > BLOCK_ATOMS or numbers + size > BLOCK_NUMBERS
+        if block and (full or len(block) == BLOCK_SAMPLES):
             yield block
-            block, atoms = [], 0
+            block, atoms, numbers = [], 0, 0
         block.append(sample)
         atoms += len(sample.atoms)
+        numbers += size
     if block:
         yield block
 
@@ -117,7 +122,9 @@ def _put_infos(writer: Writer, infos: list[dict[str, Any]]) -> None:
     span = _span(table.get("source"))
     if span is not None:
         table["source"] = span
-    writer.text(json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # File names may hold bytes that are no characters; Python has surrogates for these, and json reads them back.
+    writer.text(text.encode("utf-8", "surrogatepass"))
 
 
 def _span(sources: list[Any] | None) -> dict[str, Any] | None:
@@ -125,7 +132,7 @@ def _span(sources: list[Any] | None) -> dict[str, Any] | None:
     if not sources or not isinstance(sources[0], str):
         return None
     file, _, first = sources[0].rpartition(":")
-    if not (first.isascii() and first.isdigit()):
+    if not (first.isascii() and first.isdigit() and len(first) < 19):
         return None
     span = {"file": file, "first": int(first)}
     return span if _sources(span, len(sources)) == sources else None

@@ -13,8 +13,7 @@ import numpy as np
 from mlip import __version__
 from mlip.core.errors import DataError
 from mlip.core.files import write_text_atomically
-from mlip.data.datasets.base import Dataset
-from mlip.data.store.plan import PLAN, differences, read_json, shard_name, write_json
+from mlip.data.store.plan import PLAN, differences, encoded, file_entries, read_json, shard_name, write_json
 from mlip.data.store.shard_reader import OpenFiles, ShardReader
 from mlip.data.store.streams import damaged
 
@@ -42,23 +41,29 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def complete(out: Path, content: dict[str, Any], rejected: list[dict[str, Any]]) -> None:
+def complete(out: Path, content: dict[str, Any], rejected: list[dict[str, Any]], first: int = 0) -> None:
     """Write what marks a store as complete.
 
     Args:
         out: its folder.
         content: of store.json, without what follows from the shards.
         rejected: what was left out, one line each in rejected.jsonl.
+        first: number of the first shard that is added to others.
 
     Raises:
         MlipError: the folder cannot be written to.
+        DataError: all that is added is there already.
     """
+    readers = [ShardReader(out / shard_name(number), OpenFiles()) for number in range(len(content["shards"]))]
+    if first and _all_known(readers[:first], readers[first:]):
+        raise DataError(
+            f"'{out}' holds all these structures already, with the same labels, from other files: nothing was added."
+        )
     if rejected:
         lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected]
-        write_text_atomically(out / REJECTED, "".join(lines))
+        write_text_atomically(out / REJECTED, encoded("".join(lines)).decode())
     else:
         (out / REJECTED).unlink(missing_ok=True)
-    readers = [ShardReader(out / shard_name(number), OpenFiles()) for number in range(len(content["shards"]))]
     content = {
         **content,
         "licence": _joined(source["licence"] for source in content["sources"]),
@@ -71,21 +76,41 @@ def complete(out: Path, content: dict[str, Any], rejected: list[dict[str, Any]])
     }
     write_json(out / STORE, {**content, "checksum": _checksum(json.loads(json.dumps(content)))})
     (out / PLAN).unlink(missing_ok=True)
+    # Of an addition that was given up.
+    for stray in sorted(out.glob("shard-*.h5"))[len(readers) :]:
+        stray.unlink()
 
 
 def _joined(texts: Any) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
+def _passes(readers: list[ShardReader]) -> int:
+    return 1 + sum(reader.num_samples for reader in readers) // _PASS_SAMPLES
+
+
+def _digests(readers: list[ShardReader], column: str, number: int, passes: int) -> np.ndarray:
+    """Return one of so many parts of the hashes, so that memory does not grow with the store."""
+    parts = [digests[digests % passes == number] for digests in (reader.column(column) for reader in readers)]
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *parts])
+
+
 def _num_duplicates(readers: list[ShardReader], column: str) -> int:
-    """Return how many samples are copies of an earlier one, in memory that does not grow with the store."""
-    passes = 1 + sum(reader.num_samples for reader in readers) // _PASS_SAMPLES
-    found = 0
+    """Return how many samples are copies of an earlier one."""
+    found, passes = 0, _passes(readers)
     for number in range(passes):
-        parts = [digests[digests % passes == number] for digests in (reader.column(column) for reader in readers)]
-        digests = np.concatenate(parts)
+        digests = _digests(readers, column, number, passes)
         found += len(digests) - len(np.unique(digests))
     return found
+
+
+def _all_known(old: list[ShardReader], new: list[ShardReader]) -> bool:
+    """Whether every sample is a copy of an older one."""
+    passes = _passes(old)
+    return all(
+        bool(np.isin(_digests(new, "digest", number, passes), _digests(old, "digest", number, passes)).all())
+        for number in range(passes)
+    )
 
 
 def whole(out: Path, store: Mapping[str, Any]) -> bool:
@@ -103,11 +128,11 @@ def missing(out: Path, store: Mapping[str, Any]) -> list[Path]:
     return found
 
 
-def check_append(out: Path, store: Mapping[str, Any], plan: Mapping[str, Any], dataset: Dataset) -> None:
+def check_append(out: Path, store: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
     """Refuse to add what does not belong into a store.
 
     Raises:
-        DataError: other options, another level of theory, or chunks that it has already.
+        DataError: other options, another level of theory, or files that it has already.
     """
     if store["options"] != plan["options"]:
         changes = [
@@ -124,22 +149,20 @@ def check_append(out: Path, store: Mapping[str, Any], plan: Mapping[str, Any], d
                 f"'{out}' holds data of another level of theory ({theories[0]}) than these ({theories[1]}): their "
                 "energies do not belong together. Make a store of its own."
             )
-        _check_overlap(out, old, new, dataset)
+        _check_overlap(out, old, new)
 
 
-def _check_overlap(out: Path, old: Mapping[str, Any], new: Mapping[str, Any], dataset: Dataset) -> None:
-    """Refuse chunks of the same files, read in the same way, that a source of the store has already."""
-    common = {tuple(file) for file in old["files"]} & {tuple(file) for file in new["files"]}
-    ways = [{k: v for k, v in source["dataset"].items() if k != "path"} for source in (old, new)]
-    if not common or ways[0] != ways[1] or old["kind"] != new["kind"]:
+def _check_overlap(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse files, read in the same way, that a source of the store has already."""
+    ways = [{key: value for key, value in source["dataset"].items() if key != "path"} for source in (old, new)]
+    if ways[0] != ways[1] or old["kind"] != new["kind"]:
         return
-    there: set[str] = set()
-    for number in range(old["first_shard"], old["first_shard"] + old["num_shards"]):
-        there |= set(ShardReader(out / shard_name(number), OpenFiles()).header["keys"])
-    for chunk in dataset.chunks():
-        if chunk.key in there:
+    there = [tuple(file) for file in old["files"]]
+    # Files that other options name, such as reference energies, may well be the same.
+    for file in file_entries({"path": new["dataset"].get("path")}, out):
+        if tuple(file) in there:
             raise DataError(
-                f"'{out}' holds '{chunk.key}' already: nothing was added. Leave these files out of the path."
+                f"'{out}' holds the data of '{file[0]}' already: nothing was added. Leave this file out of the path."
             )
 
 

@@ -100,6 +100,11 @@ class Unstacked(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.columns)
 
+    @property
+    def num_numbers(self) -> int:
+        """Numbers in all labels."""
+        return sum(column.values.size for column in self.columns.labels.values())
+
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         columns = self.columns
         index = range(len(columns))[index]
@@ -121,7 +126,7 @@ def check_sample(sample: Sample) -> None:
 
     Raises:
         DataError: no atoms, an unknown element, numbers that are not finite, an unknown field or one of a wrong
-            shape, provenance that is not JSON; names the sample.
+            shape or kind, provenance that is not JSON; names the sample.
     """
     atoms, where = sample.atoms, sample.source
     if len(atoms) == 0:
@@ -133,9 +138,14 @@ def check_sample(sample: Sample) -> None:
     for name, value in sample.labels.items():
         _check_label(name, np.asarray(value), len(atoms), where)
     try:
-        json.dumps(sample.info, allow_nan=False)
+        plain = json.loads(json.dumps(sample.info, allow_nan=False)) == sample.info
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: the provenance of a structure must be plain JSON values ({error}).") from error
+    if not plain:
+        raise DataError(
+            f"{where}: the provenance of a structure must be plain JSON values, with texts as keys and lists in place "
+            f"of tuples, got {sample.info}."
+        )
 
 
 def _check_label(name: str, value: np.ndarray, num_atoms: int, where: str) -> None:
@@ -151,7 +161,7 @@ def _check_label(name: str, value: np.ndarray, num_atoms: int, where: str) -> No
     if not fits:
         raise DataError(f"{where}: the {name} of {num_atoms} atoms cannot have the shape {value.shape}.")
     kinds = {"float": "f", "int": "iu", "bool": "b"}[known.kind]
-    if value.dtype.kind not in kinds:
+    if value.dtype.kind not in kinds or not np.can_cast(value.dtype, _KINDS[known.kind]):
         raise DataError(f"{where}: the {name} must be of kind {known.kind}, got {value.dtype}.")
     if not np.isfinite(value).all():
         raise DataError(f"{where}: the {name} is not finite (NaN or inf). Remove or repair the structure.")

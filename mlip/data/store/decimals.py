@@ -18,7 +18,8 @@ FACTORS = (1.0, KBAR, KCAL_PER_MOL, HARTREE, HARTREE / BOHR, BOHR, GPA, KCAL_PER
 """Conversions that numbers may have been through."""
 
 MOST_DECIMALS = 15
-_POWERS = 10.0 ** np.arange(MOST_DECIMALS + 1)
+# Not by arithmetic: vectorised powers are off by a bit on some processors.
+POWERS = np.array([float(f"1e{k}") for k in range(MOST_DECIMALS + 1)])
 _PROBES = 32
 _NEAR = 2.0**-10
 """How near to a whole number counts as one; no chance for dozens of unrelated numbers."""
@@ -49,7 +50,7 @@ def find_multiples(values: np.ndarray) -> Multiples | None:
     probes = values[values != 0.0]
     probes = probes[:: max(1, len(probes) // _PROBES)]
     for factor in FACTORS:
-        scaled = (probes / factor)[:, None] * _POWERS
+        scaled = (probes / factor)[:, None] * POWERS
         near = (np.abs(scaled - np.rint(scaled)) <= _NEAR) & (np.abs(scaled) < _EXACT)
         for decimals in np.flatnonzero(near.all(axis=0)):
             found = _try(values, int(decimals), factor)
@@ -59,7 +60,7 @@ def find_multiples(values: np.ndarray) -> Multiples | None:
 
 
 def _try(values: np.ndarray, decimals: int, factor: float) -> Multiples | None:
-    scaled = values / factor * _POWERS[decimals]
+    scaled = values / factor * POWERS[decimals]
     whole = np.rint(scaled)
     largest = np.abs(whole).max(initial=0.0)
     if np.abs(scaled - whole).max(initial=0.0) > _NEAR or largest >= _EXACT:
@@ -72,7 +73,7 @@ def _try(values: np.ndarray, decimals: int, factor: float) -> Multiples | None:
 
 def from_multiples(integers: np.ndarray, decimals: int, factor: float) -> np.ndarray:
     """Return the floating-point numbers; the same bits on every machine."""
-    return integers / _POWERS[decimals] * factor
+    return integers / POWERS[decimals] * factor
 
 
 def put_floats(writer: Writer, values: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from glob import glob
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlip.core.errors import DataError
-from mlip.core.files import write_text_atomically
+from mlip.core.files import write_atomically
 from mlip.data.datasets.base import Chunk, Dataset
 from mlip.data.store.shard_writer import FORMAT_VERSION
 
@@ -24,13 +25,17 @@ CHUNK_BYTES = 4_000_000
 
 _SHOWN = 3
 
+_TRANSIENT = ("-lock", "lock.mdb", "-shm")
+"""Ends of the names of files that others change who only read."""
 
-def describe_source(dataset: Dataset, description: Mapping[str, Any]) -> dict[str, Any]:
+
+def describe_source(dataset: Dataset, description: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Return what identifies a source, as plain values.
 
     Args:
         dataset: the source.
         description: ``dataset``: its configuration, and ``words``: of the command line that gave it.
+        out: folder of the store, whose own files are none of the source.
 
     Returns:
         ``dataset``, ``words``, ``kind``, ``files`` ([path, bytes, time of change in ns], all of them), and what the
@@ -41,7 +46,7 @@ def describe_source(dataset: Dataset, description: Mapping[str, Any]) -> dict[st
         "kind": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
         "dataset": config,
         "words": list(description.get("words", ())),
-        "files": [_file_entry(file) for file in _files(config.values())],
+        "files": file_entries(config, out),
         "units": dict(dataset.units),
         "licence": dataset.licence,
         "citation": dataset.citation,
@@ -50,24 +55,50 @@ def describe_source(dataset: Dataset, description: Mapping[str, Any]) -> dict[st
     return json.loads(json.dumps(found, default=str))
 
 
-def _files(values: Iterable[Any]) -> Iterator[Path]:
-    """Yield the files that the values of a configuration name: files, folders, patterns, lists of these."""
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _files(value)
-        elif isinstance(value, str | Path) and str(value):
-            path = Path(value).expanduser()
-            matches = [path] if path.exists() else sorted(map(Path, glob(str(path), recursive=True)))
-            for match in matches:
-                if match.is_dir():
-                    yield from sorted(file for file in match.rglob("*") if file.is_file())
-                else:
-                    yield match
+def file_entries(config: Mapping[str, Any], out: Path) -> list[list[Any]]:
+    """Return [path, bytes, time of change in ns] of all files that a configuration names, each once."""
+    store = out.resolve()
+    found: dict[Path, list[Any]] = {}
+    for key, value in config.items():
+        for file in _files(value, folders=key == "path"):
+            file = file.resolve()
+            if store not in file.parents and not file.name.endswith(_TRANSIENT):
+                found[file] = [str(file), *_state(file)]
+    return list(found.values())
 
 
-def _file_entry(file: Path) -> list[Any]:
+def _files(value: Any, folders: bool) -> Iterator[Path]:
+    """Yield the files that a value names: files, patterns, folders where wanted, lists of these."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _files(item, folders)
+    elif isinstance(value, str | Path) and str(value):
+        path = Path(value).expanduser()
+        for match in [path] if path.exists() else sorted(map(Path, glob(str(path), recursive=True))):
+            if match.is_file():
+                yield match
+            elif folders:
+                yield from sorted(file for file in match.rglob("*") if file.is_file())
+
+
+def _state(file: Path) -> list[int]:
     status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def check_unchanged(source: Mapping[str, Any]) -> None:
+    """Refuse a source whose files have changed since its description was made: some of both may have been read.
+
+    Raises:
+        DataError: names the file.
+    """
+    for name, *state in source["files"]:
+        file = Path(name)
+        if not file.is_file() or _state(file) != state:
+            raise DataError(
+                f"'{name}' has changed while it was read: what was made of it is not kept. Run the same command again "
+                "when it no longer changes."
+            )
 
 
 def plan_hash(source: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -132,7 +163,20 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     content = {"format_version": FORMAT_VERSION, **content}
     # One line for each key: readable, and short where there are many shards.
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
-    write_text_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            handle.write(encoded(text))
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    write_atomically(path, write)
+
+
+def encoded(text: str) -> bytes:
+    """Return JSON as UTF-8; bytes of file names that are no characters become escapes, which JSON knows."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def shard_name(number: int) -> str:

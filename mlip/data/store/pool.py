@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -139,6 +139,12 @@ def _quiet_start() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = threads
 
 
+def _parent_lives() -> bool:
+    """Whether somebody waits for this worker; a parent that was killed may have a successor with other settings."""
+    parent = parent_process()
+    return parent is not None and parent.is_alive()
+
+
 def _serve(pipe: Connection, dataset: Dataset, settings: Settings) -> None:
     """Work until the parent closes the pipe."""
     while True:
@@ -147,7 +153,7 @@ def _serve(pipe: Connection, dataset: Dataset, settings: Settings) -> None:
         except (EOFError, OSError):
             return
         # A defect ends this process with its traceback; the parent sees that it is gone.
-        found = perform(dataset, settings, task)
+        found = perform(dataset, settings, task, _parent_lives)
         try:
             pipe.send(found)
         except OSError:

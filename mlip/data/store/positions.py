@@ -12,6 +12,7 @@ import numpy as np
 
 from mlip.data.store.decimals import (
     EXCEPTION,
+    POWERS,
     find_multiples,
     from_multiples,
     put_floats,
@@ -51,10 +52,10 @@ def put_positions(writer: Writer, positions: np.ndarray, cells: np.ndarray, num_
     found = find_multiples(positions.ravel()) if usable.any() else None
     if found is not None and found.factor == 1.0:
         whole = found.integers.reshape(-1, 3)
-        guess = np.rint(product * 10.0**found.decimals).astype(np.int64)
-        differences = whole - guess
-        good = np.abs(differences).max(axis=1) <= 1
-        expected = from_multiples(guess + differences, found.decimals, 1.0)
+        steps = whole - np.rint(product * POWERS[found.decimals])
+        good = np.abs(steps).max(axis=1) <= 1
+        differences = np.where(good[:, None], steps, 0).astype(np.int64)
+        expected = from_multiples(whole, found.decimals, 1.0)
     else:
         found = None
         differences = np.zeros(0, dtype=np.int64)
@@ -91,7 +92,7 @@ def take_positions(reader: Reader, cells: np.ndarray, num_atoms: np.ndarray) -> 
         differences = reader.integers(count)
     product = _product(_take_folded(reader, count).reshape(-1, 3), np.repeat(cells, num_atoms, axis=0)[mask]).ravel()
     if rounded:
-        whole = np.rint(product * 10.0**decimals).astype(np.int64) + differences
+        whole = np.rint(product * POWERS[decimals]).astype(np.int64) + differences
         product = from_multiples(whole, decimals, 1.0)
     positions[mask] = take_remainders(reader, product).reshape(-1, 3)
     return positions

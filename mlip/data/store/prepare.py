@@ -14,9 +14,11 @@ from typing import Any
 from mlip.core.errors import ConfigError, DataError, MlipError
 from mlip.data.datasets.base import Dataset
 from mlip.data.datasets.streamed import SAME_ENERGY
+from mlip.data.labels import merge_keys
 from mlip.data.store.catalogue import check_append, complete, read_store, unfinished, whole
 from mlip.data.store.plan import (
     PLAN,
+    check_unchanged,
     command,
     describe_source,
     differences,
@@ -29,7 +31,7 @@ from mlip.data.store.plan import (
 from mlip.data.store.pool import perform_all
 from mlip.data.store.precision import rounding
 from mlip.data.store.summary import Summary
-from mlip.data.store.work import Outcome, Settings, Task
+from mlip.data.store.work import Outcome, Settings, Task, cut_differently
 
 Progress = Callable[[int, int, int], None]
 """Called with (structures done, bytes of the source done, bytes of the source in all or 0)."""
@@ -96,16 +98,16 @@ def prepare(
         raise ConfigError(f"workers must be at least 1, got {workers}.")
     out = Path(out).expanduser()
     plan = {
-        "source": describe_source(dataset, source_description),
+        "source": describe_source(dataset, source_description, out),
         "options": {"cutoff": float(cutoff), "precision": precision, "graphs": bool(graphs)},
     }
     with _locked(out):
         store = read_store(out)
-        first, known = _settle(out, plan, store, append, dataset)
+        first, known = _settle(out, plan, store, append)
         if known and store is not None and whole(out, store):
             (out / PLAN).unlink(missing_ok=True)
             return Report(out, store, 0, len(store["shards"]), time.monotonic() - started)
-        for stale in out.glob(".shard-*"):
+        for stale in (file for name in ("shard", "plan", "store", "rejected") for file in out.glob(f".{name}-*")):
             stale.unlink(missing_ok=True)
         settings = Settings(
             out=out.resolve(),
@@ -116,18 +118,23 @@ def prepare(
             skip=on_error == "skip",
         )
         outcomes = _Outcomes(settings, progress, sum(size for _, size, _ in plan["source"]["files"]))
-        tasks = _tasks(dataset, store, first, known)
+        tasks = _tasks(dataset, settings, store, first, known)
         processes = workers or num_processors()
         for outcome in perform_all(dataset, settings, tasks, processes):
             outcomes.add(outcome)
+        dataset.check_labels(outcomes.found)
         content = outcomes.content(plan, store, first, known)
-        complete(out, content, outcomes.rejected)
+        try:
+            check_unchanged(plan["source"])
+            complete(out, content, outcomes.rejected, first if known is None else 0)
+        except DataError:
+            # No command goes on from here.
+            (out / PLAN).unlink(missing_ok=True)
+            raise
         return Report(out, read_store(out) or {}, outcomes.made, outcomes.reused, time.monotonic() - started)
 
 
-def _settle(
-    out: Path, plan: dict[str, Any], store: dict[str, Any] | None, append: bool, dataset: Dataset
-) -> tuple[int, int | None]:
+def _settle(out: Path, plan: dict[str, Any], store: dict[str, Any] | None, append: bool) -> tuple[int, int | None]:
     """Decide what is to be done, and write the plan.
 
     Returns:
@@ -163,20 +170,38 @@ def _settle(
                 f"'{out}' holds a store with other settings: {'; '.join(differences(plans[-1], plan))}. Choose another "
                 "out=…, or add to it with append=true."
             )
-        check_append(out, store, plan, dataset)
+        check_append(out, store, plan)
     write_json(out / PLAN, plan)
     return first, None
 
 
-def _tasks(dataset: Dataset, store: dict[str, Any] | None, first: int, known: int | None) -> Iterator[Task]:
-    """Yield a task for every shard; those of other sources are only looked through."""
+def _tasks(
+    dataset: Dataset, settings: Settings, store: dict[str, Any] | None, first: int, known: int | None
+) -> Iterator[Task]:
+    """Yield a task for every shard; those of other sources are only looked through.
+
+    Raises:
+        DataError: the source is in the store, and is now cut into other shards.
+    """
     yield from (Task(number, ()) for number in range(first))
-    number = first
-    for chunks in grouped(dataset.chunks()):
-        yield Task(number, chunks)
-        number += 1
-    if store is not None and known is not None:
-        yield from (Task(later, ()) for later in range(number, len(store["shards"])))
+    last = first - 1
+    end = None if store is None or known is None else first + store["sources"][known]["num_shards"]
+    for last, chunks in enumerate(grouped(dataset.chunks()), start=first):
+        task = Task(last, chunks)
+        if end is not None and (last >= end or cut_differently(settings, task)):
+            raise _other_cuts(settings.out)
+        yield task
+    if store is not None and end is not None:
+        if last + 1 != end:
+            raise _other_cuts(settings.out)
+        yield from (Task(later, ()) for later in range(end, len(store["shards"])))
+
+
+def _other_cuts(out: Path) -> DataError:
+    return DataError(
+        f"'{out}' was made by a version of mlip that cuts these files into other shards: what is missing cannot be "
+        "made again. Delete the folder and prepare the store anew."
+    )
 
 
 class _Outcomes:
@@ -188,16 +213,21 @@ class _Outcomes:
         self.summary = Summary(settings.cutoff)
         self.rejected: list[dict[str, Any]] = []
         self.isolated: dict[str, tuple[float, str]] = {}
+        self.found: set[str] = set()
+        self._keys: dict[str, tuple[str, str]] = {}
         self.made = self.reused = self._bytes = self._own = 0
 
     def add(self, outcome: Outcome) -> None:
         """Add one shard.
 
         Raises:
-            DataError: it could not be made.
+            DataError: it could not be made, or does not belong to the others.
         """
         if outcome.error is not None:
             raise DataError(outcome.error)
+        if outcome.task.chunks:
+            merge_keys(self._keys, outcome.label_keys)
+            self.found |= outcome.summary.labels
         self.shards.append([outcome.samples, outcome.size])
         self.made += not outcome.reused
         self.reused += outcome.reused
@@ -211,8 +241,7 @@ class _Outcomes:
                     f"Two energies for the isolated atom {symbol}: {there} eV ({first}) and {energy} eV ({source}). "
                     "Keep the one that belongs to the data."
                 )
-        if outcome.summary is not None:
-            self.summary.merge(outcome.summary)
+        self.summary.merge(outcome.summary)
         if self._progress is not None:
             self._progress(self.summary.structures, self._bytes, self._total)
 

@@ -16,7 +16,7 @@ from mlip.data.neighbours import Pairs
 from mlip.data.sample import Sample
 from mlip.data.store.block import unpack, unpack_infos
 from mlip.data.store.columns import Unstacked
-from mlip.data.store.pair_records import unpack_pairs
+from mlip.data.store.edges import unpack_pairs
 from mlip.data.store.shard_writer import FORMAT_VERSION
 from mlip.data.store.streams import damaged
 

@@ -26,7 +26,7 @@ from mlip.data.neighbours import Pairs
 from mlip.data.sample import Sample
 from mlip.data.store.block import pack_columns
 from mlip.data.store.columns import Columns
-from mlip.data.store.pair_records import pack_pairs
+from mlip.data.store.edges import pack_pairs
 
 FORMAT_VERSION = 1
 """Raised when a store is written in a way that older versions of mlip cannot read."""

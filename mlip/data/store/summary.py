@@ -9,12 +9,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mlip.core.fields import DATA_FIELDS
+from mlip.data.atomic_energies import AtomicEnergyFit
 from mlip.data.store.columns import Columns
-from mlip.data.store.energy_fit import EnergyFit
 
 _ELEMENTS = 119
-_ROWS = 2048
-"""Structures that are collected before the fit takes them."""
 
 
 class Range:
@@ -52,8 +50,7 @@ class Summary:
         self._counters = {name: Counter[Any]() for name in ("sizes", "neighbours", "labels", "pbc")}
         self._ranges = {name: Range() for name in ("energy", "energy_per_atom", "stress", "force")}
         self._force_squares, self._force_components = 0.0, 0
-        self._fit = EnergyFit()
-        self._rows: list[tuple[np.ndarray, np.ndarray]] = []
+        self._fit = AtomicEnergyFit()
 
     def add(self, columns: Columns, num_edges: np.ndarray) -> None:
         """Add structures and their (structures,) numbers of edges."""
@@ -76,9 +73,7 @@ class Summary:
         if energy is not None:
             self._ranges["energy"].add(energy.values)
             self._ranges["energy_per_atom"].add(energy.values / columns.num_atoms[energy.present])
-            self._rows.append((composition[energy.present].astype(np.int32), energy.values))
-            if sum(len(values) for _, values in self._rows) >= _ROWS:
-                self._settle()
+            self._fit.equations.add(composition[energy.present, 1:], energy.values)
         if forces is not None:
             squares = forces.values.reshape(-1, 3) ** 2
             self._ranges["force"].add(np.sqrt(squares.sum(axis=1)))
@@ -87,17 +82,8 @@ class Summary:
         if stress is not None:
             self._ranges["stress"].add(stress.values)
 
-    def _settle(self) -> None:
-        """Hand the collected energies to the fit."""
-        if self._rows:
-            compositions, energies = zip(*self._rows, strict=True)
-            self._fit.add(np.concatenate(compositions), np.concatenate(energies))
-            self._rows = []
-
     def merge(self, other: Summary) -> None:
         """Add the structures of another summary at the same cutoff."""
-        self._settle()
-        other._settle()
         self.structures += other.structures
         self.atoms += other.atoms
         self.edges += other.edges
@@ -109,7 +95,7 @@ class Summary:
             found.merge(other._ranges[name])
         self._force_squares += other._force_squares
         self._force_components += other._force_components
-        self._fit.merge(other._fit)
+        self._fit.equations.merge(other._fit.equations)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values.
@@ -119,10 +105,10 @@ class Summary:
             ({symbol: [structures, atoms]}), ``sizes`` ({atoms: structures}), ``neighbours`` ({edges per atom,
             rounded: structures}), ``labels`` ({field: structures that have it}), ``pbc`` ({"TTF": structures}),
             ``energy`` and ``energy_per_atom`` (eV), ``stress`` (eV/Å³, components) as [smallest, largest],
-            ``largest_force`` (eV/Å, norm), ``force_rms`` (eV/Å, components), ``atomic_energies`` (see
-            `EnergyFit.solve`); None where there is nothing to tell.
+            ``largest_force`` (eV/Å, norm), ``force_rms`` (eV/Å, components), ``atomic_energies`` of least squares:
+            ``energies`` (eV by symbol), ``rank`` (how many elements the compositions determine), ``rmse`` (eV per
+            structure); None where there is nothing to tell.
         """
-        self._settle()
         found = np.flatnonzero(self._of_element)
         force = self._ranges["force"].as_list()
         counters = {name: dict(sorted(counter.items())) for name, counter in self._counters.items()}
@@ -139,8 +125,22 @@ class Summary:
             **{name: self._ranges[name].as_list() for name in ("energy", "energy_per_atom", "stress")},
             "largest_force": force[1] if force else None,
             "force_rms": float(np.sqrt(self._force_squares / self._force_components)) if force else None,
-            "atomic_energies": self._fit.solve(),
+            "atomic_energies": self._atomic_energies(),
         }
+
+    def _atomic_energies(self) -> dict[str, Any] | None:
+        equations = self._fit.equations
+        if equations.num_rows == 0:
+            return None
+        rmse = equations.residual(equations.solve())
+        # More digits are noise of the arithmetic.
+        energies = {symbol: round(energy, 10) for symbol, energy in self._fit.energies().items()}
+        return {"energies": energies, "rank": self._fit.rank, "rmse": rmse}
+
+    @property
+    def labels(self) -> set[str]:
+        """Fields that some structure has."""
+        return {name for name, count in self._counters["labels"].items() if count}
 
     @property
     def provides(self) -> tuple[str, ...]:

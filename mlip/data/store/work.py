@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from mlip.data.neighbours import Pairs, neighbour_list
 from mlip.data.sample import Sample
 from mlip.data.store.block import runs
 from mlip.data.store.columns import check_sample, stack
-from mlip.data.store.counting import EdgeCounter
+from mlip.data.store.edges import EdgeCounter
 from mlip.data.store.plan import shard_name
 from mlip.data.store.precision import rounding
 from mlip.data.store.shard_reader import OpenFiles, ShardReader
@@ -62,7 +64,9 @@ class Task:
     @property
     def digest(self) -> str:
         """What marks these chunks."""
-        return hashlib.sha256("\n".join(chunk.key for chunk in self.chunks).encode()).hexdigest()[:32]
+        return hashlib.sha256(
+            "\n".join(chunk.key for chunk in self.chunks).encode("utf-8", "surrogatepass")
+        ).hexdigest()[:32]
 
 
 @dataclass
@@ -75,6 +79,7 @@ class Outcome:
         reused: it was there already.
         rejected: ``{"chunk", "error"}`` of the samples that were left out.
         isolated: ``{symbol: (energy, source)}``.
+        label_keys: see `Dataset.label_keys`.
         summary: statistics of its samples.
         error: a sentence in place of all that: the user has to act.
     """
@@ -85,20 +90,36 @@ class Outcome:
     reused: bool = False
     rejected: list[dict[str, str]] = field(default_factory=list)
     isolated: dict[str, tuple[float, str]] = field(default_factory=dict)
-    summary: Summary | None = None
+    label_keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+    summary: Summary = field(default_factory=lambda: Summary(1.0))
     error: str | None = None
 
 
-def perform(dataset: Dataset, settings: Settings, task: Task) -> Outcome:
-    """Make a shard, or look through one that is there; errors of the user are put into the outcome."""
+def perform(dataset: Dataset, settings: Settings, task: Task, wanted: Callable[[], bool] = lambda: True) -> Outcome:
+    """Make a shard, or look through one that is there; errors of the user are put into the outcome.
+
+    Args:
+        dataset: the source.
+        settings: of the preparation.
+        task: the shard.
+        wanted: asked before a shard is written; where it says no, nothing is.
+    """
     try:
-        outcome = _existing(settings, task) or _make(dataset, settings, task)
+        outcome = _existing(settings, task) or _make(dataset, settings, task, wanted)
     except MlipError as error:
         # As text: an exception with a constructor of its own does not travel between processes.
         return Outcome(task, error=str(error))
-    if outcome.rejected and not settings.skip:
+    if task.chunks and outcome.rejected and not settings.skip:
         outcome.error = f"{outcome.rejected[0]['error']} {_STOPPED}"
     return outcome
+
+
+def cut_differently(settings: Settings, task: Task) -> bool:
+    """Whether the shard that is there is of the same source, and of other chunks of it."""
+    with suppress(DataError):
+        header = ShardReader(settings.out / shard_name(task.number), OpenFiles()).header
+        return header["plan"] == settings.plan and header["digest"] != task.digest
+    return False
 
 
 def _existing(settings: Settings, task: Task) -> Outcome | None:
@@ -127,11 +148,12 @@ def _existing(settings: Settings, task: Task) -> Outcome | None:
         if task.chunks:
             return None
         raise
-    isolated = {symbol: (energy, source) for symbol, (energy, source) in shard.header["isolated"].items()}
-    return Outcome(task, shard.num_samples, path.stat().st_size, True, shard.header["rejected"], isolated, summary)
+    isolated, keys = ({name: tuple(pair) for name, pair in shard.header[key].items()} for key in ("isolated", "labels"))
+    size, rejected = path.stat().st_size, shard.header["rejected"]
+    return Outcome(task, shard.num_samples, size, True, rejected, isolated, keys, summary)
 
 
-def _make(dataset: Dataset, settings: Settings, task: Task) -> Outcome:
+def _make(dataset: Dataset, settings: Settings, task: Task, wanted: Callable[[], bool]) -> Outcome:
     """Read the chunks and write the shard.
 
     Raises:
@@ -140,6 +162,10 @@ def _make(dataset: Dataset, settings: Settings, task: Task) -> Outcome:
     path = settings.out / shard_name(task.number)
     summary = Summary(settings.cutoff)
     outcome = Outcome(task, summary=summary)
+    if type(dataset).label_keys is not Dataset.label_keys:
+        # A copy that has read nothing else: the keys that it notes are the same whoever makes the other shards. Others
+        # are not copied, as they may keep what took long to read.
+        dataset = copy(dataset)
     measure = _Measure(settings.cutoff, settings.graphs)
     with ShardWriter(path, settings.graphs) as writer:
         for block in runs(_wanted(dataset, settings, outcome, measure)):
@@ -148,8 +174,12 @@ def _make(dataset: Dataset, settings: Settings, task: Task) -> Outcome:
             writer.add(block, columns, edges, pairs)
             summary.add(columns, edges)
             outcome.samples += len(block)
+        outcome.label_keys = dataset.label_keys()
         header = {"plan": settings.plan, "digest": task.digest, "keys": [chunk.key for chunk in task.chunks]}
-        writer.finish(header | {"isolated": outcome.isolated, "rejected": outcome.rejected})
+        if not wanted():
+            raise MlipError(f"'{path}' is not wanted any more.")
+        notes = {"isolated": outcome.isolated, "labels": outcome.label_keys, "rejected": outcome.rejected}
+        writer.finish(header | notes)
     outcome.size = path.stat().st_size
     return outcome
 

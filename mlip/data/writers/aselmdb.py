@@ -12,7 +12,7 @@ import lmdb
 import numpy as np
 import orjson
 
-from mlip.core.errors import MlipError
+from mlip.core.errors import DataError, MlipError
 from mlip.core.files import write_atomically
 from mlip.data.content_hash import sample_hash
 from mlip.data.formats.ase_rows_metadata import FILE_NAME
@@ -45,14 +45,15 @@ class AseLmdbWriter(Writer):
         """Write samples, see `Writer.write`; the record becomes the database's metadata.
 
         Raises:
-            MlipError: the folder has metadata of other databases, which would be wrong with one more.
+            MlipError: the folder has metadata of other databases or data, which would be wrong with this one.
         """
         metadata = path.parent / FILE_NAME
         others = [file for file in path.parent.glob("*.aselmdb") if file.name != path.name]
-        if others and metadata.exists():
+        if metadata.exists() and (others or not path.exists()):
+            what = "describes the databases beside it" if others else "is of something else"
             raise MlipError(
-                f"'{metadata}' describes the databases beside it and would be wrong with '{path.name}'. Choose a "
-                "folder of its own."
+                f"'{metadata}' {what} and would be wrong with '{path.name}'. Choose a folder of its own: "
+                f"{path.parent / path.stem / path.name}"
             )
         sizes = array("q")
         write_atomically(path, lambda temporary: self._write(samples, temporary, sizes, record or {}, metadata))
@@ -71,7 +72,10 @@ class AseLmdbWriter(Writer):
             pending = 0
             for sample in self.checked(samples):
                 sizes.append(len(sample.atoms))
-                value = zlib.compress(orjson.dumps(row_of(sample), option=orjson.OPT_SERIALIZE_NUMPY))
+                try:
+                    value = zlib.compress(orjson.dumps(row_of(sample), option=orjson.OPT_SERIALIZE_NUMPY))
+                except TypeError as error:
+                    raise DataError(f"{sample.source}: its info cannot be written as JSON ({error}).") from error
                 batch.append((b"%d" % len(sizes), value))
                 pending += len(value)
                 if pending >= BATCH_BYTES:

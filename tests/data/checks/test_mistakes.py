@@ -9,6 +9,8 @@ from mlip.core.units import GPA, HARTREE
 from mlip.data.checks.base import Settings
 from mlip.data.checks.run import run_checks
 from mlip.data.datasets.extxyz import ExtxyzDataset
+from mlip.data.sample import Sample
+from mlip.data.subset import SampleList
 from tests.components import repository_root
 from tests.data.checks.generated import (
     change,
@@ -67,6 +69,16 @@ def test_other_units_of_real_energies(tmp_path, unit, factor):
     (tmp_path / "data.xyz").write_text("".join(scaled))
     report = run_checks([ExtxyzDataset(tmp_path / "data.xyz")], Settings())
     assert f"in {unit}" in found(report, "energy unit").message
+
+
+def test_energies_that_are_per_atom_already():
+    data = ExtxyzDataset(BUNDLED / "silicon_dft" / "silicon.xyz")
+    divided = [
+        Sample(sample.atoms, sample.labels | {"energy": sample.labels["energy"] / len(sample.atoms)}, sample.info)
+        for sample in data
+    ]
+    report = run_checks([SampleList(divided)], Settings())
+    assert [finding.check for finding in report.findings if finding.level == "error"] == ["energy per atom"]
 
 
 def test_one_wrong_energy(tmp_path):

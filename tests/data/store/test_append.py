@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from mlip.core.errors import DataError
-from mlip.data.datasets.extxyz import ExtxyzDataset
 from mlip.data.datasets.store import StoreDataset
 from mlip.data.store.prepare import prepare
-from tests.data.frames import frame_text
 from tests.data.store.made import ListDataset, assert_same, samples
 
 
@@ -27,10 +25,14 @@ def make(out, data, name="a", **options):
 def test_what_is_added_comes_after_and_statistics_are_of_all(tmp_path):
     first, second = samples(9, seed=1), samples(6, seed=2)
     make(tmp_path / "s", first)
+    opened = StoreDataset(tmp_path / "s")
     report = make(tmp_path / "s", second, name="b", append=True)
     assert (report.made, report.reused) == (2, 3)
     store = StoreDataset(tmp_path / "s")
     for found, expected in zip(store, first + second, strict=True):
+        assert_same(found, expected)
+    # Who had opened it before, such as a training, is not disturbed.
+    for found, expected in zip(opened, first, strict=True):
         assert_same(found, expected)
     make(tmp_path / "all", first + second)
     together = StoreDataset(tmp_path / "all").statistics
@@ -70,6 +72,37 @@ def test_an_addition_can_be_given_up_and_another_made(tmp_path):
     # The shard of the one that was given up is not taken for one of the other.
     make(tmp_path, samples(5, seed=3), name="c", append=True)
     assert_same(StoreDataset(tmp_path)[9], samples(5, seed=3)[0])
+
+
+def test_shards_of_an_addition_that_was_given_up_are_removed(tmp_path):
+    make(tmp_path, samples(9))
+    with pytest.raises(DataError, match="f:9 is broken"):
+        make(tmp_path, [*samples(9, seed=2), DataError("f:9 is broken")], name="b", append=True)
+    assert len(list(tmp_path.glob("*.h5"))) == 5
+    (tmp_path / "plan.json").unlink()
+    make(tmp_path, samples(4, seed=3), name="c", append=True)
+    assert len(list(tmp_path.glob("*.h5"))) == 4
+    assert len(StoreDataset(tmp_path)) == 13
+
+
+def test_what_an_older_source_left_out_does_not_stop_an_addition(tmp_path):
+    make(tmp_path, [*samples(4), DataError("f:4 is broken")], on_error="skip")
+    make(tmp_path, samples(4, seed=2), name="b", append=True)
+    assert len(StoreDataset(tmp_path)) == 8
+    assert "f:4 is broken" in (tmp_path / "rejected.jsonl").read_text()
+
+
+@pytest.mark.parametrize("size", [3, 5, 6])
+def test_files_that_are_cut_in_another_way_do_not_overwrite_other_shards(tmp_path, size):
+    make(tmp_path, samples(12))
+    make(tmp_path, samples(5, seed=2), name="b", append=True)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.h5")}
+    del before[tmp_path / "shard-000000.h5"]
+    (tmp_path / "shard-000000.h5").unlink()
+    newer = ListDataset(samples(12), name="a", chunk_samples=size)
+    with pytest.raises(DataError, match="cuts these files into other shards"):
+        prepare(newer, how("a"), tmp_path, workers=1)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_the_same_data_twice_are_refused(tmp_path):
@@ -119,41 +152,6 @@ def test_duplicates_are_counted(tmp_path):
     make(tmp_path, [*data, copy, relabelled])
     store = json.loads((tmp_path / "store.json").read_text())
     assert store["duplicates"] == {"same": 1, "same_geometry": 2}
-
-
-# ---- sources in files
-
-
-def source(paths, labels=("energy",)):
-    names = [str(path) for path in paths]
-    config = {"path": names if len(names) > 1 else names[0], "labels": list(labels)}
-    return ExtxyzDataset(names, labels=labels), {"dataset": config, "words": []}
-
-
-def test_changed_source_files_are_refused_by_name(tmp_path, file):
-    path = file(frame_text())
-    prepare(*source([path]), tmp_path / "s", workers=1)
-    file(frame_text("energy=-11.0"))
-    with pytest.raises(DataError, match=rf"the file '{path}' is changed"):
-        prepare(*source([path]), tmp_path / "s", workers=1)
-
-
-def test_a_new_file_in_a_folder_or_pattern_is_noticed(tmp_path, file):
-    file(frame_text(), "x1.xyz")
-    pattern = {"dataset": {"path": f"{tmp_path}/x*.xyz"}}
-    prepare(ExtxyzDataset(f"{tmp_path}/x*.xyz"), pattern, tmp_path / "s", workers=1)
-    new = file(frame_text("energy=-1.0"), "x2.xyz")
-    with pytest.raises(DataError, match=rf"the file '{new}' is new"):
-        prepare(ExtxyzDataset(f"{tmp_path}/x*.xyz"), pattern, tmp_path / "s", workers=1)
-
-
-def test_chunks_of_a_file_that_is_there_already_are_refused(tmp_path, file):
-    a, b = file(frame_text(), "a.xyz"), file(frame_text("energy=-1.0"), "b.xyz")
-    prepare(*source([a]), tmp_path / "s", workers=1)
-    with pytest.raises(DataError, match="already: nothing was added"):
-        prepare(*source([a, b]), tmp_path / "s", workers=1, append=True)
-    prepare(*source([b]), tmp_path / "s", workers=1, append=True)
-    assert len(StoreDataset(tmp_path / "s")) == 2
 
 
 def test_newer_and_foreign_files_are_refused(tmp_path):

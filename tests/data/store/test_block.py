@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlip.core.errors import DataError
@@ -27,6 +27,7 @@ def test_every_field_comes_back_exactly():
         assert sample_hash(found) == sample_hash(sample)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9), st.integers(1, 6)), min_size=1, max_size=8))
 def test_any_mixture_of_sizes_and_fields_comes_back(kinds):
     rng = np.random.default_rng(len(kinds))
@@ -62,6 +63,8 @@ def test_partly_periodic_and_asymmetric_tensors_come_back():
         [{"b": 1, "a": [1, {"c": None}]}, {"a": 2.5, "b": True}],
         [{"source": {"file": "a", "first": 0}}, {"source": {"file": "a", "first": 1}}],
         [{"source": ":0"}, {}],
+        [{"source": "a\udcff:1"}, {"source": "a\udcff:2"}],
+        [{"source": "a:" + "9" * 5000}],
     ],
 )
 def test_provenance_comes_back_in_its_order(infos):
@@ -87,6 +90,8 @@ def test_blocks_hold_up_to_their_numbers_and_at_least_one_sample():
     assert cut == [[200, 200], [200], [600], [5, 507], [1]]
     assert BLOCK_ATOMS == 512
     assert [len(run) for run in runs(crystal(rng, 2) for _ in range(45))] == [BLOCK_SAMPLES, BLOCK_SAMPLES, 5]
+    # Three matrices each: one structure is read without decoding ten megabytes of others.
+    assert [len(run) for run in runs(molecule(rng, 4, orbitals=100) for _ in range(5))] == [2, 2, 1]
     assert list(runs([])) == []
 
 
@@ -118,6 +123,9 @@ BAD = {
     "kind": (Sample(Atoms("H"), {"charge": np.array(0.5)}), "the charge must be of kind int"),
     "field": (Sample(Atoms("H"), {"dipole": np.zeros(3)}), "'dipole' is no field"),
     "info": (Sample(Atoms("H"), {}, {"when": np.zeros(2)}), "plain JSON"),
+    "info key": (Sample(Atoms("H"), {}, {1: "a"}), "texts as keys"),
+    "info tuple": (Sample(Atoms("H"), {}, {"a": (1, 2)}), "lists in place of tuples"),
+    "large": (Sample(Atoms("H"), {"charge": np.array(2**63, dtype=np.uint64)}), "of kind int, got uint64"),
     "info nan": (Sample(Atoms("H"), {}, {"when": float("nan")}), "plain JSON"),
 }
 

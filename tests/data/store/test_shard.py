@@ -88,12 +88,12 @@ def test_changed_bytes_are_noticed_or_without_effect(tmp_path):
     rng = np.random.default_rng(0)
     noticed = 0
     # The head of the file and some of the rest: HDF5 must not crash or loop, either.
-    for at in [*range(0, 96), *rng.integers(96, len(content), 250).tolist()]:
+    for at in [*range(0, 96, 2), *rng.integers(96, len(content), 60).tolist()]:
         path.write_bytes(content[:at] + bytes([content[at] ^ int(rng.integers(1, 256))]) + content[at + 1 :])
         found = outcome(path)
         assert found is None or found == whole, at
         noticed += found is None
-    assert noticed > 200
+    assert noticed > 60
 
 
 def test_cut_files_are_noticed(tmp_path):

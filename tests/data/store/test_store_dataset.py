@@ -9,6 +9,7 @@ import pytest
 
 from mlip.core.errors import DataError
 from mlip.data.content_hash import geometry_hash, sample_hash
+from mlip.data.datasets import store as module
 from mlip.data.datasets.base import Recognition
 from mlip.data.datasets.store import KEPT_BLOCKS, StoreDataset
 from mlip.data.neighbours import neighbour_list
@@ -54,6 +55,8 @@ def test_columns_are_those_of_the_samples(store):
     lists = [neighbour_list(s.atoms.positions, s.atoms.cell.array, s.atoms.pbc, 5.0) for s in data]
     assert store.num_edges(5.0).tolist() == [len(pairs[0]) for pairs in lists]
     assert store.num_edges(4.0) is None
+    assert store.num_atoms().dtype == store.num_edges(5.0).dtype == np.int64
+    assert store.fields() == {name for sample in data for name in sample.labels}
     some = [5, 80, 5]
     assert store.digests(some).tolist() == [sample_hash(data[i]) for i in some]
     assert store.geometry_digests(some).tolist() == [geometry_hash(data[i].atoms) for i in some]
@@ -95,10 +98,21 @@ def test_copies_carry_nothing_but_the_index(store):
 
 def test_few_blocks_are_kept(tmp_path):
     rng = np.random.default_rng(0)
-    prepare(ListDataset([crystal(rng, 300) for _ in range(40)], 40), HOW, tmp_path, workers=1)
+    prepare(ListDataset([crystal(rng, 2) for _ in range(5)], 5), HOW, tmp_path, workers=1)
     store = StoreDataset(tmp_path)
-    list(store)
+    block = store._shard(0).block(0)
+    for number in range(KEPT_BLOCKS + 3):
+        store._keep((9, number), block)
     assert len(store._blocks) == KEPT_BLOCKS
+    assert store._kept == KEPT_BLOCKS * block.num_numbers
+    assert next(iter(store._blocks)) == (9, 3)
+
+
+def test_large_blocks_are_not_kept_together(store, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_NUMBERS", 1)
+    for index in (0, 30, 60, 0):
+        assert_same(store[index], samples(90)[index])
+        assert len(store._blocks) == 1
 
 
 def _hashes(store, indices, pipe):

@@ -1,17 +1,47 @@
-"""A neighbour list as bytes, in its own order."""
+"""The edges of a structure: counted, or kept as bytes in the order of the neighbour list."""
 
 from __future__ import annotations
 
 import zlib
 
 import numpy as np
+from vesin import NeighborList
 
-from mlip.data.neighbours import Pairs
+from mlip.data.neighbours import Pairs, check_positions, complete_cell, neighbour_list
 from mlip.data.store.streams import CHECKSUM_BYTES, checksum, damaged
+
+_BAND = 1e-9
+"""Relative distance to the cutoff within which `neighbour_list` itself decides."""
+
+_WIDE = 30.0
+"""Cutoffs above which it counts, too: vesin ends the process for some wide and thin structures."""
 
 _HEAD = 11
 _LARGEST = 2**32
 """Bytes of a list; a record that claims more is damaged or made to fill the memory."""
+
+
+class EdgeCounter:
+    """Counts as many edges as `mlip.data.neighbours.neighbour_list` lists, in half the time.
+
+    Args:
+        cutoff: Å.
+    """
+
+    def __init__(self, cutoff: float) -> None:
+        self.cutoff = float(cutoff)
+        self._finder = NeighborList(cutoff=self.cutoff * (1 + _BAND), full_list=False)
+
+    def __call__(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> int:
+        """Return the number of directed edges; arguments and errors as `neighbour_list`."""
+        largest = check_positions(positions)
+        box = complete_cell(cell, pbc)
+        if max(2 * largest, 1.8 * float(np.abs(box).max())) > _WIDE * self.cutoff:
+            return len(neighbour_list(positions, cell, pbc, self.cutoff)[0])
+        (distances,) = self._finder.compute(points=positions, box=box, periodic=pbc, quantities="d")
+        if distances.max(initial=0.0) > self.cutoff * (1 - _BAND):
+            return len(neighbour_list(positions, cell, pbc, self.cutoff)[0])
+        return 2 * len(distances)
 
 
 def pack_pairs(pairs: Pairs, num_atoms: int) -> bytes:

@@ -1,0 +1,35 @@
+"""The elements that a model knows, against those of a structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from mlip.core.errors import StructureError
+
+
+def check_elements(numbers: Iterable[int], elements: Sequence[str]) -> None:
+    """Refuse atoms of elements that a model was not trained on.
+
+    Args:
+        numbers: atomic numbers of a structure.
+        elements: symbols that the model knows.
+
+    Raises:
+        StructureError: names the unknown elements and the known ones.
+    """
+    known = np.zeros(len(chemical_symbols), dtype=bool)
+    known[[atomic_numbers[symbol] for symbol in elements]] = True
+    array = np.asarray(numbers, dtype=np.int64)
+    inside = (array > 0) & (array < len(known))
+    unknown = array[~(inside & known[np.where(inside, array, 0)])]
+    if unknown.size:
+        names = ", ".join(
+            chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in np.unique(unknown).tolist()
+        )
+        raise StructureError(
+            f"The model knows {', '.join(elements)}; the structure contains {names}. "
+            "Use a model trained on these elements."
+        )
