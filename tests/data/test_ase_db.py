@@ -111,7 +111,17 @@ def test_levels_of_theory_are_not_mixed(tmp_path):
     rows = [
         bare(k, forces=np.ones((2, 3)).tolist(), data={name: -1.0}) for k, name in enumerate(["energy", "dft_energy"])
     ]
-    with pytest.raises(DataError, match=r":1: the energy is 'dft_energy' here, but 'energy' in the first rows"):
+    with pytest.raises(DataError, match=r"The energy is 'energy' in the first rows, but 'dft_energy' in .*:1"):
+        list(dataset(tmp_path, *rows))
+
+
+def test_optional_labels_that_the_first_rows_lack_are_not_mixed_either(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlip.data.datasets.ase_row_dataset.LOOKED_AT", 1)
+    rows = [row_of(crystal(k)) for k in range(3)]
+    del rows[0]["stress"]
+    stress = rows[2].pop("stress")
+    rows[2]["data"] = {"stress_dft": stress}
+    with pytest.raises(DataError, match=r"The stress is 'stress' in .*:1, but 'stress_dft' in .*:2"):
         list(dataset(tmp_path, *rows))
 
 

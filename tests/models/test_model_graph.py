@@ -159,6 +159,7 @@ def test_doctor_names_a_graph_that_is_not_smooth(overrides: tuple[str, ...], jum
         assert "model/graph=radius" in row.meaning
 
 
+@pytest.mark.slow
 def test_the_doctor_command(tmp_path: Path) -> None:
     for overrides, status in ((("model/graph=fully_connected",), 0), (FEW, 1)):
         save_model(tmp_path / "m.safetensors", small_facet(*overrides))

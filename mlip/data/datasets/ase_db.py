@@ -97,6 +97,10 @@ class AseDbDataset(StreamedDataset):
         """Read the rows of a chunk, see `Dataset.read`."""
         return self._samples.read(chunk)
 
+    def label_keys(self) -> dict[str, tuple[str, str]]:
+        """Return the keys that labels were read from, see `Dataset.label_keys`."""
+        return self._samples.label_keys()
+
     def check_labels(self, found: set[str]) -> None:
         """Refuse a key that was named and that no row has."""
         reader = self._samples.labels

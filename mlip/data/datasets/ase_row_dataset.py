@@ -15,7 +15,7 @@ from mlip.data.datasets.extxyz import is_isolated_atom
 from mlip.data.formats.ase_rows import AseRows
 from mlip.data.formats.ase_rows_metadata import RowMetadata
 from mlip.data.formats.frame import Frame
-from mlip.data.labels import CANDIDATES, LabelReader
+from mlip.data.labels import CANDIDATES, LabelReader, merge_keys
 from mlip.data.sample import Sample
 
 RESULTS = ("energy", "free_energy", "forces", "stress", "magmoms", "magmom", "charges", "dipole")
@@ -57,7 +57,11 @@ class RowSamples:
     def __post_init__(self) -> None:
         if not len(self.rows):
             raise DataError(f"'{self.rows.files[0]}' has no rows.")
-        self._keys = self._first_keys()
+        self._keys = {label: (key, "the first rows") for label, key in self._first_keys().items()}
+
+    def label_keys(self) -> dict[str, tuple[str, str]]:
+        """Return ``{label: (key, where it was first met)}``, see `Dataset.label_keys`."""
+        return dict(self._keys)
 
     def _first_keys(self) -> dict[str, str]:
         """Return the key of every label that the first rows have."""
@@ -95,12 +99,12 @@ class RowSamples:
         frame = self._frame(row, where)
         alone = self._is_isolated(frame, where)
         read = self.labels.read(frame, where, ("energy",) if alone else None)
-        self._check_keys(read["keys"], where)
+        merge_keys(self._keys, {label: (key, where) for label, key in read["keys"].items()})
         labels = read["values"]
         if "charge" in labels and "spin" in labels:
             _check_electrons(int(labels["charge"]), int(labels["spin"]), row["numbers"], where)
         atoms = Atoms(row["numbers"], positions=row["positions"], cell=row["cell"], pbc=row["pbc"])
-        info = self._info(row, where)
+        info = self._info(row, where, alone)
         if alone:
             yield Sample(atoms, labels, info, isolated=True)
         if not alone or self.include_isolated_atoms:
@@ -130,16 +134,7 @@ class RowSamples:
     def _is_isolated(self, frame: Frame, where: str) -> bool:
         return self.isolated_atoms and is_isolated_atom(frame, where)
 
-    def _check_keys(self, keys: Mapping[str, str], where: str) -> None:
-        for label, key in keys.items():
-            first = self._keys.get(label, key)
-            if first != key:
-                raise DataError(
-                    f"{where}: the {label} is '{key}' here, but '{first}' in the first rows. Say which one to use "
-                    f"({label}_key: …)."
-                )
-
-    def _info(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def _info(self, row: Mapping[str, Any], where: str, alone: bool) -> dict[str, Any]:
         info: dict[str, Any] = {"source": where, "id": int(row["id"])}
         for key in ("config_type", *self.info_keys):
             value = _lookup(key, row)
@@ -147,9 +142,9 @@ class RowSamples:
                 info[key] = str(value) if key == "config_type" else _plain(value)
         if self.group_key is not None:
             group = _lookup(self.group_key, row)
-            if group is None:
+            if group is None and not alone:
                 raise DataError(f"{where}: no '{self.group_key}', which group_key names. {_keys_there(row)}")
-            info["group"] = str(group)
+            info |= {} if group is None else {"group": str(group)}
         elif "trajectory" in row:
             info["group"] = row["trajectory"]
         return info
@@ -204,6 +199,10 @@ class AseRowDataset(Dataset):
     def fields(self) -> set[str]:
         """Return what every sample has."""
         return set(self.provides)
+
+    def label_keys(self) -> dict[str, tuple[str, str]]:
+        """Return the keys that labels were read from, see `Dataset.label_keys`."""
+        return self._samples.label_keys()
 
     def num_atoms(self) -> np.ndarray | None:
         """Return (samples,) atoms out of ``metadata.npz``, None where there is none."""

@@ -222,7 +222,7 @@ class VaspDataset(StreamedDataset):
         for file in names:
             name = without_compression(file)
             if any(pattern.fullmatch(name) for pattern in KINDS.values()) and file.is_file():
-                return Recognition(3, {"energy": "sigma0"}, note)
+                return Recognition(3, note=note, preview={"energy": "sigma0"})
         return None
 
 
