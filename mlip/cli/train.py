@@ -81,7 +81,6 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     from mlip.cli.progress import ProgressBar
     from mlip.core.build import build
     from mlip.core.files import write_text_atomically
-    from mlip.data.loading import GraphDataset
     from mlip.data.parts import load_parts
     from mlip.models.build import build_model, parse_dtype
     from mlip.training.record import fingerprint, finish, provenance
@@ -102,15 +101,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     _check_predictions(model, losses)
     # The energy is evaluated where there is one, trained or not.
     fields = {"energy"} | {field for loss in losses.values() for field in loss.required}
-    # Elements that were measured are those of the training structures; a run that is resumed has been through this.
-    known = {"train": model.elements if stated else None, "valid": model.elements}
-    graphs = {}
-    for part, elements in known.items():
-        with ProgressBar(f"graphs to {part}", console) as report:
-            graphs[part] = GraphDataset(
-                getattr(parts, part), model.graph_builder, report.count, fields, None if resume else elements
-            )
-    train_set, valid_set = graphs["train"], graphs["valid"]
+    train_set, valid_set = _build_graphs(parts, model, fields, stated, resume, console)
     _check_shapes(model, train_set, losses)
     if leads and not resume:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +122,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
             fingerprint=fingerprint(settings, parts),
             card=card,
             resume_hint=f"mlip train --resume {folder}",
-            **{name: settings[name] for name in _RUN_SETTINGS},
+            **{name: settings[name] for name in _RUN_SETTINGS if name in settings},
         ),
         console,
     )
@@ -231,6 +222,23 @@ def _check_predictions(model: AtomisticModel, losses: dict[str, Any]) -> None:
                     f"The loss '{name}' needs a model that predicts '{field}', {type(model).__name__} predicts "
                     f"{', '.join(predictable(model))}. Choose another model=… or loss=[…]."
                 )
+
+
+def _build_graphs(
+    parts: Parts, model: AtomisticModel, labels: set[str], elements_stated: bool, resume: bool, console: Console
+) -> tuple[GraphDataset, GraphDataset]:
+    """Build or count the graphs to train and to validate on, and look for elements that the model does not know."""
+    from mlip.cli.progress import ProgressBar
+    from mlip.data.loading import GraphDataset
+
+    # Elements that were measured are those of the training structures; a run that is resumed has been through this.
+    known = {"train": model.elements if elements_stated and not resume else None}
+    known["valid"] = None if resume else model.elements
+    found = []
+    for part, elements in known.items():
+        with ProgressBar(f"graphs to {part}", console) as report:
+            found.append(GraphDataset(getattr(parts, part), model.graph_builder, report.count, labels, elements))
+    return found[0], found[1]
 
 
 def _check_shapes(model: AtomisticModel, graphs: GraphDataset, losses: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def fingerprint(settings: Mapping[str, Any], parts: Parts) -> dict[str, str]:
     """Return hashes of everything that must be the same for a checkpoint to be continued."""
     names = ("model", "loss", "optimizer", "schedule", "seed", "dtype", "max_epochs", "batch_edges", "batch_graphs",
              "batch_atoms", "bucket", "validate_every", "ema_decay")  # fmt: skip
-    hashes = {f"the setting '{name}'": _hash(settings[name]) for name in names}
+    hashes = {f"the setting '{name}'": _hash(settings.get(name)) for name in names}
     return hashes | {"the training data": parts.train_hash, "the validation data": parts.valid_hash}
 
 

@@ -150,6 +150,7 @@ def maml(paths, sign):
     return run_checks([SampleList(samples)], Settings(5.0, {"train": 0.9, "valid": 0.1}))
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 @pytest.mark.parametrize(
     "names",
