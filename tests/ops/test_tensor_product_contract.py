@@ -16,7 +16,14 @@ from mlip.testing.tensor_products import EXAMPLES, Example
 from tests.components import component_names, factory
 
 BACKENDS = component_names("tensor_product")
-CASES = [(name, example) for name in BACKENDS for example in EXAMPLES]
+
+
+def case(name: str, *values: object) -> object:
+    """A case of a backend; those that choose by measuring are made of the others, and take seconds."""
+    return pytest.param(name, *values, marks=pytest.mark.slow if name.startswith("auto") else ())
+
+
+CASES = [case(name, example) for name in BACKENDS for example in EXAMPLES]
 SMALL = Example("2x0e+2x1o", "0e+1o", "2x0e+2x1o")
 GRADIENTS = (
     SMALL,
@@ -74,7 +81,7 @@ def test_unit_variance(name: str, example: Example) -> None:
     assert contract.variances(product, rows=2000).tolist() == pytest.approx([1.0] * len(product.irreps_out), abs=0.2)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", [case(name) for name in BACKENDS])
 def test_what_a_backend_refuses_it_refuses_with_a_way_out(name: str) -> None:
     """Each backend takes the usual convolution; following the refusals leads to a backend that can."""
     assert isinstance(build(name, EXAMPLES[0]), TensorProduct)
