@@ -23,7 +23,8 @@ class ResumableLoader:
 
     Iterating gives the batches of the epoch set by `set_epoch`, from its first batch, except once after
     `load_state_dict`: then it continues after the batches that had been handed out. Batches are counted when
-    the consumer gets them, so prefetching workers make no difference.
+    the consumer gets them, so prefetching workers make no difference. Batches are for models: they cannot be taken
+    apart into graphs again.
 
     Args:
         dataset: the graphs.
@@ -145,5 +146,11 @@ class _Outcomes(Dataset[AtomGraph | MlipError]):
 
 
 def _collate(outcomes: list[AtomGraph | MlipError]) -> Batch | MlipError:
-    error = next((outcome for outcome in outcomes if isinstance(outcome, MlipError)), None)
-    return Batch.from_data_list(outcomes) if error is None else error
+    for outcome in outcomes:
+        if isinstance(outcome, MlipError):
+            return outcome
+    batch = Batch.from_data_list(outcomes)
+    # What takes a batch apart again is two small tensors a field, each of which would travel in a shared-memory file
+    # of its own: a tenth of a worker's time.
+    batch._slice_dict, batch._inc_dict = {}, {}
+    return batch
