@@ -164,6 +164,23 @@ class LabelReader:
                 raise MissingLabel(label, self._missing_hint(label, present), where)
         return {"values": values, "keys": keys}
 
+    def check_found(self, found: set[str], unit: str) -> None:
+        """Refuse a key that was named for an optional label and that nothing has, when all of the data has been read.
+
+        Args:
+            found: labels that something has.
+            unit: what the data consist of, for the message: frame, row.
+
+        Raises:
+            DataError: names the key.
+        """
+        for label in self.optional:
+            if self.keys.get(label) is not None and label not in found:
+                raise DataError(
+                    f"No {unit} has the {label} '{self.keys[label]}' that {label}_key names. Correct the key, or leave "
+                    f"{label} out of optional_labels."
+                )
+
     def _find(self, label: str, present: Mapping[str, Any], frame: Frame | Atoms, where: str) -> str | None:
         """Return the key of a label in a frame, None if there is none."""
         named = self.keys.get(label)

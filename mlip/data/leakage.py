@@ -11,6 +11,21 @@ from mlip.data.sample import Sample
 from mlip.data.subset import as_subset
 
 
+def shared_geometries(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return where geometries of one part are in an earlier part, too.
+
+    Args:
+        parts: (structures,) hashes of geometries of each part.
+
+    Returns:
+        (pairs, 2) places in all parts one after the other: of the first structure with that geometry, and of the other.
+    """
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    _, first, which = np.unique(np.concatenate(list(parts)), return_index=True, return_inverse=True)
+    shared = np.flatnonzero(owner != owner[first[which]])
+    return np.stack([first[which[shared]], shared], axis=1)
+
+
 def check_duplicates(parts: Mapping[str, Sequence[Sample]], allow: bool = False) -> int:
     """Refuse geometries that are in more than one part.
 
@@ -25,16 +40,14 @@ def check_duplicates(parts: Mapping[str, Sequence[Sample]], allow: bool = False)
         DataError: there are some and ``allow`` is false; names the first pair.
     """
     subsets = [as_subset(samples) for samples in parts.values()]
-    digests = np.concatenate([part.geometry_digests for part in subsets])
-    owner = np.repeat(np.arange(len(subsets)), [len(part) for part in subsets])
-    _, first, which = np.unique(digests, return_index=True, return_inverse=True)
-    shared = np.flatnonzero(owner != owner[first[which]])
+    shared = shared_geometries([part.geometry_digests for part in subsets])
     if len(shared) and not allow:
         starts = np.cumsum([0, *(len(part) for part in subsets)])
         names = list(parts)
-        pair = [int(first[which[shared[0]]]), int(shared[0])]
+        owners = np.searchsorted(starts, shared[0], side="right") - 1
         (source, part), (other_source, other_part) = [
-            (subsets[owner[k]][k - int(starts[owner[k]])].source, names[owner[k]]) for k in pair
+            (subsets[owner][place - int(starts[owner])].source, names[owner])
+            for owner, place in zip(owners.tolist(), shared[0].tolist())
         ]
         raise DataError(
             f"{len(shared)} geometries are in two parts, first {source} ({part}) and {other_source} "

@@ -101,7 +101,7 @@ def test_a_choice_that_is_the_users_is_assumed_to_look_only(call, tmp_path):
     write_mptrj(tmp_path).files[0].rename("a.json")
     text = call("a.json")
     assert "energy=uncorrected, to look at the data; to train on them or to store them is your choice" in text
-    assert "mlip data prepare data=mptrj data.path=a.json data.dataset.energy=… out=mptrj_store" in text
+    assert "mlip train data=mptrj data.path=a.json data.dataset.energy=…" in text
     stated = json.loads(call("a.json", "data.dataset.energy=corrected", "--json"))
     assert (stated["assumed"], json.loads(call("a.json", "--json"))["assumed"]) == ({}, {"energy": "uncorrected"})
     for command, *more in (("prepare", "out=store"), ("check",), ("split", "--out", "parts")):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SAMPLE = 5000
 """Structures that are looked at without --all."""
 
+SMALL = 20_000_000
+"""Bytes up to which data are read to the end where nobody knows how many structures they hold."""
+
 LARGE = 20_000
 """Structures from which on a store is the better thing to train from."""
 
@@ -66,7 +69,8 @@ def info(
         _finish(_store_card(source, dataset), json_output, console)
         return
     total = number_of_structures(dataset)
-    limit = None if everything or (total is not None and total <= SAMPLE) else SAMPLE
+    small = _num_bytes(dataset) <= SMALL if total is None else total <= SAMPLE
+    limit = None if everything or small else SAMPLE
     settings = Settings(cutoff, None, limit is None, dataset.units)
     with ProgressBar("reading", console) as progress:
         report = run_checks([dataset], settings, list(all_checks()), limit, progress)
@@ -98,6 +102,11 @@ def number_of_structures(dataset: Dataset) -> int | None:
         return len(dataset)
     counts = [chunk.num_samples for chunk in dataset.chunks()]
     return None if None in counts else sum(counts)  # type: ignore[arg-type]
+
+
+def _num_bytes(dataset: Dataset) -> int:
+    """Return about how many bytes there are to read."""
+    return sum(chunk.num_bytes for chunk in dataset.chunks())
 
 
 def _card(source: Source, dataset: Dataset, report: Report, total: int | None, complete: bool) -> dict[str, Any]:

@@ -185,17 +185,17 @@ def count_shared(survey: Survey, parts: Mapping[str, Sequence[int]], allow: bool
     import numpy as np
 
     from mlip.core.errors import DataError
+    from mlip.data.leakage import shared_geometries
 
-    indices = np.concatenate([np.asarray(part, dtype=np.int64) for part in parts.values()])
-    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
-    _, first, which = np.unique(survey.geometries[indices], return_index=True, return_inverse=True)
-    shared = np.flatnonzero(owner != owner[first[which]])
+    indices = [np.asarray(part, dtype=np.int64) for part in parts.values()]
+    shared = shared_geometries([survey.geometries[part] for part in indices])
     if len(shared) and not allow:
-        names = list(parts)
-        there, here = int(first[which[shared[0]]]), int(shared[0])
+        names = [name for name, part in parts.items() for _ in range(len(part))]
+        there, here = shared[0].tolist()
+        every = np.concatenate(indices)
         raise DataError(
-            f"{len(shared)} geometries are in two parts, first structure {indices[there]} ({names[owner[there]]}) and "
-            f"{indices[here]} ({names[owner[here]]}): testing on training data measures nothing. Remove the copies, "
+            f"{len(shared)} geometries are in two parts, first structure {every[there]} ({names[there]}) and "
+            f"{every[here]} ({names[here]}): testing on training data measures nothing. Remove the copies, "
             "split --by group, or accept them with --allow-duplicates."
         )
     return len(shared)

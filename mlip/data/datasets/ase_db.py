@@ -103,13 +103,7 @@ class AseDbDataset(StreamedDataset):
 
     def check_labels(self, found: set[str]) -> None:
         """Refuse a key that was named and that no row has."""
-        reader = self._samples.labels
-        for label in reader.optional:
-            if reader.keys.get(label) is not None and label not in found:
-                raise DataError(
-                    f"No row has the {label} '{reader.keys[label]}' that {label}_key names. Correct the key, or leave "
-                    f"{label} out of optional_labels."
-                )
+        self._samples.labels.check_found(found, "row")
 
     def explain_empty(self, isolated: dict[str, tuple[float, str]]) -> str:
         """Say that there are only isolated atoms."""

@@ -179,12 +179,7 @@ class ExtxyzDataset(StreamedDataset):
 
     def check_labels(self, found: set[str]) -> None:
         """Refuse a key that was named for an optional label and that no frame has."""
-        for label in self._reader.optional:
-            if self._reader.keys.get(label) is not None and label not in found:
-                raise DataError(
-                    f"No frame has the {label} '{self._reader.keys[label]}' that {label}_key names. Correct the "
-                    f"key, or leave {label} out of optional_labels."
-                )
+        self._reader.check_found(found, "frame")
 
     def explain_empty(self, isolated: dict[str, tuple[float, str]]) -> str:
         """Say that there are only isolated atoms."""
