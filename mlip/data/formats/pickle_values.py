@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ class Global:
         self.make = make
 
 
-class Instance:
+class Instance(ABC):
     """An object of an allowed class, until the pickle is read to its end."""
 
     def set_state(self, state: Any) -> None:
@@ -45,13 +46,13 @@ class Instance:
         """
         raise DataError(f"a {type(self).__name__.lower()} has a state, which it cannot have")
 
+    @abstractmethod
     def value(self) -> Any:
         """Return the plain value; its parts may be further instances.
 
         Raises:
             DataError: the object is damaged.
         """
-        raise NotImplementedError
 
 
 def checked_key(key: Any) -> Any:
