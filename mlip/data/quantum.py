@@ -140,20 +140,6 @@ def overlap(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: s
     return _in_package_order(mol.intor_symmetric("int1e_ovlp"), numbers, basis)
 
 
-def core_hamiltonian(
-    numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str, charge: int = 0
-) -> np.ndarray:
-    """Return kinetic energy plus attraction by the nuclei, (orbitals, orbitals) Hartree; positions in Å.
-
-    Raises:
-        DataError: as `molecule`.
-    """
-    from pyscf import scf
-
-    mol = molecule(numbers, positions, basis, charge)
-    return _in_package_order(scf.hf.get_hcore(mol), numbers, basis)
-
-
 def initial_hamiltonian(
     numbers: Sequence[int] | np.ndarray,
     positions: np.ndarray,

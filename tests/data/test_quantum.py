@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from mlip.data import pyscf_extra
 from mlip.data.orbitals import reorder
 from mlip.data.quantum import (
     check_overlap,
-    core_hamiltonian,
     functional_of,
     initial_hamiltonian,
     kohn_sham,
@@ -49,9 +49,9 @@ def test_names_that_pyscf_is_told():
 
 def test_without_pyscf(monkeypatch):
     monkeypatch.setattr(pyscf_extra, "find_spec", lambda name: None)
-    for compute in (overlap, core_hamiltonian):
+    for compute in (overlap, partial(initial_hamiltonian, functional="pbe")):
         with pytest.raises(DataError, match=r"PySCF is needed .* pip install 'mlip-kit\[qm\]'"):
-            compute(WATER, POSITIONS, "def2-svp")
+            compute(WATER, POSITIONS, basis="def2-svp")
     assert np.allclose(orbital_energies(np.diag([2.0, 1.0]), np.eye(2)), [1.0, 2.0])
 
 
@@ -113,18 +113,17 @@ def stored(reference_data):
     numbers, positions, fock, energy = connection.execute("SELECT Z, pos, Ham, epot FROM data LIMIT 1").fetchone()
     connection.close()
     with h5py.File(folder / "QH9Dynamic_sample_water_extras.h5") as extras:
-        found = {name: extras["0_0"][name][:] for name in ("overlap", "core_hamiltonian", "fock_minao_guess")}
+        found = {name: extras["0_0"][name][:] for name in ("overlap", "fock_minao_guess")}
     found["fock"] = np.frombuffer(fock, "<f8").reshape(24, 24)
     ordered = {name: reorder(matrix, WATER, "def2-svp", "pyscf", "mlip") for name, matrix in found.items()}
     return np.frombuffer(numbers, "<i4"), np.frombuffer(positions, "<f8").reshape(3, 3), ordered, energy
 
 
 @pytest.mark.reference
-def test_stored_overlap_core_hamiltonian_and_initial_guess(stored):
+def test_stored_overlap_and_initial_guess(stored):
     numbers, bohr, matrices, _ = stored
     positions = bohr * BOHR_ANGSTROM
     assert np.abs(overlap(numbers, positions, "def2-svp") - matrices["overlap"]).max() < 1e-12
-    assert np.abs(core_hamiltonian(numbers, positions, "def2-svp") - matrices["core_hamiltonian"]).max() < 1e-10
     guess = matrices["fock_minao_guess"]
     assert np.abs(initial_hamiltonian(numbers, positions, "def2-svp", "b3lyp5") - guess).max() < 1e-8
     assert np.abs(initial_hamiltonian(numbers, positions, "def2-svp", "b3lyp") - guess).max() > 1e-3
