@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,26 +110,36 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
         write_text_atomically(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
     _describe(console, model, parts, settings, folder)
     card = provenance(settings, parts)
-    outcome = train_model(
-        model,
-        train_set,
-        valid_set,
-        Run(
-            folder=folder,
-            losses=losses,
-            optimizer=build(settings["optimizer"]),
-            schedule=build(settings["schedule"]),
-            trainer=settings["trainer"],
-            resume=resume,
-            fingerprint=fingerprint(settings, parts),
-            card=card,
-            resume_hint=f"mlip train --resume {folder}",
-            **{name: settings[name] for name in _RUN_SETTINGS if name in settings},
-        ),
-        console,
+    described = Run(
+        folder=folder,
+        losses=losses,
+        optimizer=build(settings["optimizer"]),
+        schedule=build(settings["schedule"]),
+        trainer=settings["trainer"],
+        resume=resume,
+        fingerprint=fingerprint(settings, parts),
+        card=card,
+        resume_hint=f"mlip train --resume {folder}",
+        **{name: settings[name] for name in _RUN_SETTINGS if name in settings},
     )
+    with _forgotten_if_nothing_came(folder, leads and not resume):
+        outcome = train_model(model, train_set, valid_set, described, console)
     if leads:
         finish(folder, card, outcome, parts, console)
+
+
+@contextmanager
+def _forgotten_if_nothing_came(folder: Path, new: bool) -> Iterator[None]:
+    """Free the folder of a new run that was refused before its first checkpoint: the corrected command may use it."""
+    from mlip.core.errors import MlipError, TrainingInterrupted
+    from mlip.training.checkpoints import LAST
+
+    try:
+        yield
+    except MlipError as error:
+        if new and not isinstance(error, TrainingInterrupted) and not (folder / LAST).exists():
+            (folder / CONFIG).unlink(missing_ok=True)
+        raise
 
 
 _RUN_SETTINGS = (

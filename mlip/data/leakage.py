@@ -51,6 +51,6 @@ def check_duplicates(parts: Mapping[str, Sequence[Sample]], allow: bool = False)
         ]
         raise DataError(
             f"{len(shared)} geometries are in two parts, first {source} ({part}) and {other_source} "
-            f"({other_part}). Remove the copies, or set allow_duplicates: true."
+            f"({other_part}). Remove the copies, or accept them with data.split.allow_duplicates=true."
         )
     return len(shared)

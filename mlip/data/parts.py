@@ -20,6 +20,7 @@ from mlip.data.statistics import cached_statistics
 from mlip.data.subset import Subset, as_subset
 
 _KEYS = ("dataset", "path", "valid_path", "test_path", "split")
+_RULES = ("random", "group", "auto")
 _SPLIT_KEYS = (*PARTS, "seed", "by", "official")
 
 LISTED = 20_000
@@ -151,7 +152,8 @@ def divide(
     """Return the indices of each part by the ``split`` section of a configuration.
 
     Args:
-        rule: the section; ``allow_duplicates`` is not looked at.
+        rule: the section; ``allow_duplicates`` is not looked at. ``by: auto`` is ``group`` where there are groups. Where
+            an official split has no validation part, ``valid`` is drawn from its training part.
         num_samples: of ``path``.
         files: parts among ``valid`` and ``test`` that have a file of their own.
         groups: returns the group of every sample, or None; asked only if the rule needs it.
@@ -166,15 +168,12 @@ def divide(
     if unknown:
         raise ConfigError(f"data.split has no setting '{unknown[0]}'.{did_you_mean(unknown[0], _SPLIT_KEYS)}")
     official, by = split.pop("official", None), split.pop("by", "random")
-    if by not in ("random", "group"):
-        raise ConfigError(
-            f"data.split.by must be random or group, got {by!r}.{did_you_mean(str(by), ('random', 'group'))}"
-        )
+    if by not in _RULES:
+        raise ConfigError(f"data.split.by must be {', '.join(_RULES)}, got {by!r}.{did_you_mean(str(by), _RULES)}")
     if official is not None:
         if files:
             raise ConfigError(f"data.split.official divides one data set: leave {next(iter(files))}_path out.")
-        parts = official_split(official)
-        return {name: parts.get(name, ()) for name in PARTS}
+        return _with_valid({name: official_split(official).get(name, ()) for name in PARTS}, split)
     split |= dict.fromkeys(files, 0)
     if "valid" in files:
         test = split.get("test") or 0
@@ -184,6 +183,19 @@ def divide(
     if by == "random" or not any(isinstance(split.get(name), int | float) and split[name] for name in PARTS):
         return split_indices(num_samples, **split)
     known = groups()
+    if known is None and by == "auto":
+        return split_indices(num_samples, **split)
     if known is None:
         raise ConfigError("data.split.by=group needs a group for every structure, these data have none: use by=random.")
     return group_split(known, **split)
+
+
+def _with_valid(parts: dict[str, Sequence[int]], rule: Mapping[str, Any]) -> dict[str, Sequence[int]]:
+    """Draw a validation part from the training part of an official split that has none."""
+    valid = rule.get("valid")
+    if len(parts["valid"]) or not isinstance(valid, int | float) or not valid:
+        return parts
+    count = len(parts["train"])
+    rest = 1.0 - valid if isinstance(valid, float) else count - valid
+    drawn = split_indices(count, train=rest, valid=valid, seed=rule.get("seed", 0))
+    return parts | {name: [parts["train"][k] for k in drawn[name]] for name in ("train", "valid")}

@@ -113,7 +113,8 @@ def train(
         ConfigError: an option that Lightning refuses.
     """
     if len(train_set) == 0 or len(valid_set) == 0:
-        raise TrainingError(f"Training needs structures in both parts, got {len(train_set)} and {len(valid_set)}.")
+        sizes = f"{len(train_set)} to train and {len(valid_set)} to validate on"
+        raise TrainingError(f"Training needs structures in both parts, got {sizes}. Set data.split.train and .valid.")
     rank, world_size = _processes(run.trainer)
     loader = ResumableLoader(
         train_set,

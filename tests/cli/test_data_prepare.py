@@ -79,6 +79,14 @@ def test_mistakes_are_said_in_one_sentence(tmp_path, monkeypatch, words, message
     assert not list(tmp_path.iterdir())
 
 
+def test_a_corrected_key_is_free_to_use_the_same_folder(tmp_path):
+    words = ["data=silicon", f"data.path={SILICON}", f"out={tmp_path / 's'}", "workers=1"]
+    code, text = run(*words, "data.dataset.energy_key=engery")
+    assert code == 1
+    assert "Did you mean 'energy'" in text
+    assert run(*words, "data.dataset.energy_key=energy")[0] == 0
+
+
 def test_damaged_structures_are_counted(tmp_path):
     path = tmp_path / "a.xyz"
     frame = '1\nProperties=species:S:1:pos:R:3 energy=1 pbc="T T T" Lattice="3 0 0 {} 0 0 0 3"\nH 0 0 0\n'

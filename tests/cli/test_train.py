@@ -102,6 +102,13 @@ def test_mistakes_are_one_clear_sentence(data, override, message):
     assert not Path("runs").exists() or not list(Path("runs").rglob("*.safetensors"))
 
 
+def test_a_run_that_was_refused_leaves_its_name_free(data):
+    refused = train(f"data.path={data}", *SMALL, "trainer.accelerator=toaster", "name=again")
+    assert refused.exit_code == 1
+    assert not Path("runs/again/config.yaml").exists()
+    assert train(f"data.path={data}", *SMALL, "name=again").exit_code == 0
+
+
 def test_missing_forces_do_not_train_on_energies_only(data):
     frames = read(data, ":")
     for atoms in frames[5:7]:

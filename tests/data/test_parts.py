@@ -73,6 +73,7 @@ def test_labels_that_the_validation_file_lacks_are_not_provided(config, tmp_path
         ({"train": 4, "valid": 2, "test": 3}, ("test",), (4, 2, 0)),
         ({"train": [0, 1], "test": [2]}, ("valid",), (2, 0, 1)),
         ({"by": "group", "train": 4, "valid": 4}, (), (4, 4, 0)),
+        ({"by": "auto", "train": 5, "valid": 3}, (), (6, 2, 0)),
         ({"official": "theirs", "train": 0.9}, (), (1, 2, 0)),
     ],
 )
@@ -95,3 +96,18 @@ def test_rules(rule, files, sizes):
 def test_rules_that_do_not_fit(rule, files, message):
     with pytest.raises(ConfigError, match=message):
         divide(rule, 8, files, lambda: None, lambda name: {})
+
+
+@pytest.mark.parametrize(("valid", "sizes"), [(2, (4, 2, 2)), (0.5, (3, 3, 2)), (0, (6, 0, 2)), (None, (6, 0, 2))])
+def test_an_official_split_without_validation_part_gets_one_from_its_training_part(valid, sizes):
+    official = {"train": [7, 6, 5, 4, 3, 2], "test": [0, 1]}
+    parts = divide({"official": "tag", "valid": valid, "seed": 1}, 8, (), lambda: None, lambda name: official)
+    assert tuple(len(parts[name]) for name in ("train", "valid", "test")) == sizes
+    assert sorted([*parts["train"], *parts["valid"]]) == [2, 3, 4, 5, 6, 7]
+    assert list(parts["test"]) == [0, 1]
+
+
+def test_auto_is_random_where_there_are_no_groups():
+    rule = {"train": 4, "valid": 4, "seed": 3}
+    auto = divide(rule | {"by": "auto"}, 8, (), lambda: None, lambda name: {})
+    assert auto == divide(rule, 8, (), lambda: None, lambda name: {})

@@ -85,9 +85,12 @@ def info(
         console.print(f"The picture is in {plot}", soft_wrap=True, highlight=False)
 
 
-def _finish(card: Mapping[str, Any], json_output: bool, console: Console) -> None:
+def _finish(card: dict[str, Any], json_output: bool, console: Console) -> None:
     import json
 
+    if "energy" not in card["labels"]:
+        # No model of today trains on these.
+        card["next"] = [command for command in card["next"] if not command.startswith("mlip train")]
     if json_output:
         typer.echo(json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False, default=str))
     else:

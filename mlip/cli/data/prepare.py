@@ -124,7 +124,8 @@ def _show(report: Report, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    console.print(f"Next: mlip train data=store data.path={report.out}", highlight=False, soft_wrap=True)
+    if "energy" in content["provides"]:
+        console.print(f"Next: mlip train data=store data.path={report.out}", highlight=False, soft_wrap=True)
 
 
 def _rows(content: dict[str, Any], statistics: dict[str, Any]) -> Iterator[tuple[str, str]]:

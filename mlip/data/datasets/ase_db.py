@@ -15,6 +15,9 @@ from mlip.data.label_units import LabelUnits
 from mlip.data.labels import LabelReader
 from mlip.data.sample import Sample
 
+_OTHER_DATA = frozenset({".xyz", ".extxyz", ".xz", ".zip", ".lmdb", ".cif", ".vasp"})
+"""Files beside databases that make a folder more than a set of databases."""
+
 
 class AseDbDataset(StreamedDataset):
     """Rows of ASE databases, or frames of trajectories.
@@ -114,7 +117,9 @@ class AseDbDataset(StreamedDataset):
 
     @classmethod
     def recognise(cls, path: Path) -> Recognition | None:
-        """Any ASE database, file or folder."""
+        """Any ASE database, or a folder of these and nothing else that could be data."""
+        if path.is_dir() and any(file.suffix in _OTHER_DATA for file in path.iterdir()):
+            return None
         try:
             table = open_table(find_databases(path)[0])
             row = table.row(0)

@@ -120,8 +120,14 @@ def prepare(
         outcomes = _Outcomes(settings, progress, sum(size for _, size, _ in plan["source"]["files"]))
         tasks = _tasks(dataset, settings, store, first, known)
         processes = workers or num_processors()
-        for outcome in perform_all(dataset, settings, tasks, processes):
-            outcomes.add(outcome)
+        try:
+            for outcome in perform_all(dataset, settings, tasks, processes):
+                outcomes.add(outcome)
+        except MlipError:
+            if known is None and len(list(out.glob("shard-*.h5"))) == first:
+                # Nothing was made: the corrected command is free to have other settings.
+                (out / PLAN).unlink(missing_ok=True)
+            raise
         dataset.check_labels(outcomes.found)
         content = outcomes.content(plan, store, first, known)
         try:
