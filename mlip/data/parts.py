@@ -152,8 +152,8 @@ def divide(
     """Return the indices of each part by the ``split`` section of a configuration.
 
     Args:
-        rule: the section; ``allow_duplicates`` is not looked at. ``by: auto`` is ``group`` where there are groups. Where
-            an official split has no validation part, ``valid`` is drawn from its training part.
+        rule: the section; ``allow_duplicates`` is not looked at. ``by: auto`` is ``group`` where there are groups.
+            Where an official split has no validation part, ``valid`` is drawn from its training part.
         num_samples: of ``path``.
         files: parts among ``valid`` and ``test`` that have a file of their own.
         groups: returns the group of every sample, or None; asked only if the rule needs it.

@@ -113,8 +113,7 @@ def train(
         ConfigError: an option that Lightning refuses.
     """
     if len(train_set) == 0 or len(valid_set) == 0:
-        sizes = f"{len(train_set)} to train and {len(valid_set)} to validate on"
-        raise TrainingError(f"Training needs structures in both parts, got {sizes}. Set data.split.train and .valid.")
+        raise _too_few(len(train_set), len(valid_set))
     rank, world_size = _processes(run.trainer)
     loader = ResumableLoader(
         train_set,
@@ -173,6 +172,13 @@ def train(
         )
     seconds = time.monotonic() - started
     return Outcome(task.global_step, seconds, best.best, str(trainer.strategy.root_device))
+
+
+def _too_few(train: int, valid: int) -> TrainingError:
+    return TrainingError(
+        f"Training needs structures in both parts, got {train} to train and {valid} to validate on. Set data.split.train "
+        "and data.split.valid."
+    )
 
 
 def _trainer(run: Run, callbacks: list[Any], total_steps: int, validate_steps: int) -> L.Trainer:
