@@ -176,8 +176,8 @@ def train(
 
 def _too_few(train: int, valid: int) -> TrainingError:
     return TrainingError(
-        f"Training needs structures in both parts, got {train} to train and {valid} to validate on. Set data.split.train "
-        "and data.split.valid."
+        f"Training needs structures in both parts, got {train} to train and {valid} to validate on. Set "
+        "data.split.train and data.split.valid."
     )
 
 
