@@ -46,6 +46,13 @@ def indices(folder):
     return {name: [int(line) for line in (folder / f"{name}.txt").read_text().split()] for name in NAMES}
 
 
+def test_two_parts_leave_nothing_for_a_third(call, tmp_path):
+    call("my.xyz", "--out", "parts", "--train", "0.8", "--valid", "0.2")
+    assert [len(part) for part in indices(tmp_path / "parts").values()] == [24, 6, 0]
+    call("my.xyz", "--out", "usual")
+    assert [len(part) for part in indices(tmp_path / "usual").values()] == [24, 3, 3]
+
+
 def test_files_are_what_a_training_takes(call, tmp_path):
     printed = call("my.xyz", "--out", "parts", "--train", "0.6", "--valid", "6", "--test", "6", "--seed", "3")
     parts = indices(tmp_path / "parts")

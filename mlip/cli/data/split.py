@@ -25,9 +25,9 @@ def split(
         typer.Argument(metavar="SOURCE...", help="A file, or data=NAME data.path=… data.dataset.OPTION=…"),
     ],
     out: Annotated[Path, typer.Option(help="Folder for train.txt, valid.txt, test.txt and split.json.")],
-    train: Annotated[str, typer.Option(help="Fraction (0.8) or number of structures (8000).")] = "0.8",
-    valid: Annotated[str, typer.Option(help="Likewise.")] = "0.1",
-    test: Annotated[str, typer.Option(help="Likewise.")] = "0.1",
+    train: Annotated[str | None, typer.Option(help="Fraction (0.8, the default) or number of structures.")] = None,
+    valid: Annotated[str | None, typer.Option(help="Likewise; 0.1 if not given.")] = None,
+    test: Annotated[str | None, typer.Option(help="Likewise; 0.1 if no part is given, else 0.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same split.")] = 0,
     by: Annotated[
         str,
@@ -62,7 +62,9 @@ def split(
     from mlip.core.errors import MlipError
 
     console = Console()
-    wanted = {"train": _part("train", train), "valid": _part("valid", valid), "test": _part("test", test)}
+    usual_test = "0.1" if train is None and valid is None else "0"
+    given = {"train": train or "0.8", "valid": valid or "0.1", "test": test or usual_test}
+    wanted = {name: _part(name, text) for name, text in given.items()}
     _check_rule(by)
     limits = _limits(by, max_train_atoms, max_valid_atoms)
     if (out / "split.json").exists() and not overwrite:
