@@ -31,7 +31,17 @@ def predict_dataset(
     statistics: ErrorStatistics | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
-    """Predict every structure, in the order given, and keep all predictions: see `predict_each`."""
+    """Predict every structure, in the order given, and keep all predictions.
+
+    Args:
+        model, graphs, fields, max_edges, statistics, progress: as `predict_each`.
+
+    Returns:
+        One dict a structure, in the package's units, float64.
+
+    Raises:
+        StructureError, DataError: as `predict_each`.
+    """
     each = predict_each(model, graphs, fields, max_edges=max_edges, statistics=statistics, progress=progress)
     return [prediction for _, prediction in each]
 

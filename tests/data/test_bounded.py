@@ -22,7 +22,6 @@ from mlip.data.formats.bounded import (
     open_text,
     parse_json,
     without_compression,
-    zip_members,
 )
 
 TEXT = "".join(f"{k} Å {k / 7}\n" for k in range(3000))
@@ -194,7 +193,7 @@ def make_zip(path, members, method=zipfile.ZIP_DEFLATED):
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_zip_archives(tmp_path, method):
     path = make_zip(tmp_path / "å.zip", {"folder/": "", "folder/ä.xyz": TEXT, "b.json": "{}"}, method)
-    assert [(member.name, member.size) for member in zip_members(path)] == [
+    assert [(member.name, member.size) for member in ZipArchive(path).members] == [
         ("folder/ä.xyz", len(TEXT.encode())),
         ("b.json", 2),
     ]
@@ -214,7 +213,7 @@ def test_damaged_zip_archives(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[:-30])
     with pytest.raises(DataError, match="truncated or not a zip archive"):
-        zip_members(path)
+        list(ZipArchive(path).members)
     wrong = bytearray(content)
     wrong[len(content) // 2] ^= 0x55
     path.write_bytes(wrong)
@@ -223,7 +222,7 @@ def test_damaged_zip_archives(tmp_path):
         handle.read()
     archive.close()
     with pytest.raises(DataError, match="No such file"):
-        zip_members(tmp_path / "none.zip")
+        list(ZipArchive(tmp_path / "none.zip").members)
 
 
 def test_zip_bombs(tmp_path, monkeypatch):
@@ -233,14 +232,14 @@ def test_zip_bombs(tmp_path, monkeypatch):
         archive.writestr("bomb", bytes(2**23))
     (tmp_path / "x.zip").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match=r"'bomb' in .* expands to more than 1000 times"):
-        zip_members(tmp_path / "x.zip")
+        list(ZipArchive(tmp_path / "x.zip").members)
     # Many members that are all the same bytes of the archive.
     make_zip(tmp_path / "y.zip", {"a": TEXT})
     with zipfile.ZipFile(tmp_path / "y.zip", "a") as archive:
         archive.filelist = archive.filelist * 50
         archive._didModify = True
     with pytest.raises(DataError, match="claims to hold"):
-        zip_members(tmp_path / "y.zip")
+        list(ZipArchive(tmp_path / "y.zip").members)
     monkeypatch.setattr(bounded, "FREE_BYTES", 100)
     make_zip(tmp_path / "z.zip", {"a": TEXT})
-    assert len(zip_members(tmp_path / "z.zip")) == 1
+    assert len(ZipArchive(tmp_path / "z.zip").members) == 1

@@ -96,11 +96,6 @@ class FrameTable:
         return self._length
 
     @property
-    def is_sample(self) -> bool:
-        """Whether there were more structures than rows."""
-        return self._kept_share < 1
-
-    @property
     def rows(self) -> np.ndarray:
         """(rows,) of `ROW`."""
         return self._rows[: self._length]

@@ -178,11 +178,6 @@ class ZipArchive:
         return archive
 
 
-def zip_members(path: str | PathLike[str]) -> list[Member]:
-    """Return the files of a zip archive; see `ZipArchive`."""
-    return ZipArchive(path).members
-
-
 class _ZipContent(io.RawIOBase):
     """A file in a zip archive; what is wrong is a `DataError`. Its checksum is compared at the end."""
 

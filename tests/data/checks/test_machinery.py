@@ -107,7 +107,6 @@ def test_rows_beyond_the_bound_are_a_random_part_of_all():
     for k in range(5000):
         table.add(Frame(sample(k, energy=-float(k)), 0, k, 5.0))
     assert 300 < len(table) <= 1000
-    assert table.is_sample
     assert table.num_seen == 5000
     numbers = table["number"]
     np.testing.assert_array_equal(table["energy"], -numbers.astype(float))
