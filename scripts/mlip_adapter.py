@@ -42,9 +42,10 @@ class Adapter:
         factory = lambda path, **options: {"_target_": f"mlip.{path}", "_partial_": True, **options}  # noqa: E731
         activation = "SiLU" if mode.startswith("silu") else "Quadratic"
         config = {
-            "_target_": "mlip.models.facet.Facet",
+            "_target_": "mlip.models.convolution_network.ConvolutionNetwork",
             "elements": species,
             "num_neighbors": float(avg_neigh),
+            "neighbor_exponent": 0.7,
             "cutoff": cutoff,
             "irreps_hidden": irreps,
             "num_layers": num_layers,
@@ -52,9 +53,15 @@ class Adapter:
             "tensor_product": factory("ops.tensor_product.clebsch_gordan_dense.ClebschGordanDense"),
             "radial": factory("ops.radial.bspline.BSpline", num_basis=12),
             "envelope": factory("ops.envelope.polynomial.Polynomial"),
+            "radial_weights": factory("nn.radial_weights.linear.LinearRadialWeights"),
+            "self_connection": factory("nn.self_connection.linear.LinearSelfConnection"),
+            "nonlinearity": factory(
+                "nn.nonlinearity.sphere_mixer.SphereMixer", resolution=[10, 19] if mode == "silu10x19" else None
+            ),
             "activation": {"_target_": f"mlip.nn.activations.{activation}"},
-            "mixer_resolution": [10, 19] if mode == "silu10x19" else None,
-            "head": factory("nn.heads.energy.EnergyHead", atomic_energies=dict.fromkeys(species, 0.0)),
+            "norm": factory("nn.layer_norm.EquivariantLayerNorm", initial_scale=1.0),
+            "residual": True,
+            "head": {"energy": factory("nn.heads.energy.EnergyHead", atomic_energies=dict.fromkeys(species, 0.0))},
         }
         self.cutoff = cutoff
         self.versions = {name: version(name) for name in ("e3nn", "torch")}

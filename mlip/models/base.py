@@ -33,6 +33,8 @@ class AtomisticModel(ConstantsModule, ABC):
     Attributes:
         graph_builder: builds the graphs of the model, in training, evaluation and the calculator alike.
         fields: what ``forward`` returns, names of the field table.
+        inputs: what it reads of a structure besides its atoms, names of :data:`mlip.core.fields.INPUTS`.
+        per_element: own parameters whose first dimension counts elements; any module of a model may have it.
         silent_fields: fields that are exactly zero whatever the structure (a handedness that nothing reaches).
         symmetry: the group under which predictions transform as the field table says.
         exactly_equivariant: False where a documented approximation (an aliasing grid) breaks it slightly.
@@ -41,6 +43,7 @@ class AtomisticModel(ConstantsModule, ABC):
     """
 
     fields: tuple[str, ...] = ("energy", "energies")
+    inputs: tuple[str, ...] = ()
     silent_fields: tuple[str, ...] = ()
     symmetry: Symmetry = "O3"
 

@@ -12,17 +12,17 @@ from mlip.data.graphs.base import GraphBuilder
 from mlip.models.base import AtomisticModel, graph_index
 from mlip.nn.activations import Activation
 from mlip.nn.convolution import Convolution
-from mlip.nn.edge_vectors import edge_vectors, safe_norm
-from mlip.nn.gate import Gate
+from mlip.nn.edges import EdgeFeatures, Edges
 from mlip.nn.layer_norm import EquivariantLayerNorm
 from mlip.nn.linear import fit_channels
-from mlip.nn.radial_weights import EnvelopedBasis
+from mlip.nn.nonlinearity.base import Nonlinearity
+from mlip.nn.radial_weights.base import RadialWeights
+from mlip.nn.self_connection.base import SelfConnection
 from mlip.nn.self_interaction import SelfInteraction
 from mlip.ops.envelope.base import Envelope
-from mlip.ops.layout import natural_irreps, split_blocks
+from mlip.ops.layout import split_blocks
 from mlip.ops.radial.base import RadialBasis
 from mlip.ops.segment import segment_sum
-from mlip.ops.spherical_harmonics import spherical_harmonics
 from mlip.ops.tensor_product.base import TensorProduct
 
 SCALAR, PSEUDOSCALAR = Irrep("0e"), Irrep("0o")
@@ -46,9 +46,9 @@ class Reached(nn.Module):
         self.block, self.irreps_all = block, irreps_out
         self.irreps_out = Irreps([(mul, ir) for mul, ir in irreps_out if ir in found])
 
-    def forward(self, features: Tensor, *edges: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *context: Edges | Tensor) -> Tensor:
         """Call the block and drop the columns."""
-        return fit_channels(self.block(features, *edges), self.irreps_all, self.irreps_out)
+        return fit_channels(self.block(features, *context), self.irreps_all, self.irreps_out)
 
 
 class ShapeLayer(nn.Module):
@@ -61,7 +61,7 @@ class ShapeLayer(nn.Module):
         irreps_out: features wanted out.
         convolution: factory that takes (irreps_in, irreps_out).
         tensor_product: factory of the backend.
-        activation: of the scalars.
+        nonlinearity: factory, takes the irreps.
 
     Attributes:
         irreps_out: those of the wanted features that the backend reaches.
@@ -74,7 +74,7 @@ class ShapeLayer(nn.Module):
         irreps_out: Irreps,
         convolution: Callable[[Irreps, Irreps], Convolution],
         tensor_product: Callable[..., TensorProduct],
-        activation: Activation,
+        nonlinearity: Callable[[Irreps], Nonlinearity],
     ) -> None:
         super().__init__()
         block = convolution(irreps_in, irreps_hidden)
@@ -89,11 +89,16 @@ class ShapeLayer(nn.Module):
             self.irreps_out = self.interaction.irreps_out
         # The product squares the features, layer after layer: without a norm they explode.
         self.norm = EquivariantLayerNorm(self.irreps_out, initial_scale=1.0)
-        self.gate = Gate(self.irreps_out, activation)
+        self.gate = nonlinearity(self.irreps_out)
+        if self.gate.irreps_in != self.irreps_out:
+            raise ConfigError(
+                f"{type(self.gate).__name__} wants gates beside the features, which this model's norm does not know: "
+                "choose model/nonlinearity=shared_gate."
+            )
 
-    def forward(self, features: Tensor, *edges: Tensor) -> Tensor:
-        """Map ``(atoms, irreps_in.dim)`` to ``(atoms, irreps_out.dim)``; ``edges`` go to the convolution."""
-        x = self.convolution(features, *edges)
+    def forward(self, features: Tensor, edges: Edges, species: Tensor) -> Tensor:
+        """Map ``(atoms, irreps_in.dim)`` to ``(atoms, irreps_out.dim)``."""
+        x = self.convolution(features, edges, species)
         return self.gate(self.norm(x if self.interaction is None else self.interaction(x)))
 
 
@@ -116,6 +121,9 @@ class ShapeClassifier(AtomisticModel):
         tensor_product: factory of a backend of :mod:`mlip.ops.tensor_product`.
         radial: factory of a basis of :mod:`mlip.ops.radial`, takes ``cutoff``.
         envelope: factory of an envelope of :mod:`mlip.ops.envelope`, takes ``cutoff``.
+        radial_weights: factory, from basis to weights, of :mod:`mlip.nn.radial_weights`.
+        self_connection: factory of a :mod:`mlip.nn.self_connection`.
+        nonlinearity: factory of a :mod:`mlip.nn.nonlinearity`, takes (irreps, activation).
         activation: pointwise function of the scalars.
         neighbor_exponent: see :class:`~mlip.nn.convolution.Convolution`.
         graph: builder of the graphs, see :mod:`mlip.data.graphs`; None for all pairs within the cutoff.
@@ -125,6 +133,7 @@ class ShapeClassifier(AtomisticModel):
     """
 
     fields = ("class_scores", "chirality")
+    per_element = ("embedding",)
 
     def __init__(
         self,
@@ -139,6 +148,9 @@ class ShapeClassifier(AtomisticModel):
         tensor_product: Callable[..., TensorProduct],
         radial: Callable[..., RadialBasis],
         envelope: Callable[..., Envelope],
+        radial_weights: Callable[..., RadialWeights],
+        self_connection: Callable[..., SelfConnection],
+        nonlinearity: Callable[..., Nonlinearity],
         activation: Activation,
         neighbor_exponent: float = 0.5,
         graph: GraphBuilder | None = None,
@@ -154,30 +166,33 @@ class ShapeClassifier(AtomisticModel):
                 raise ConfigError(f"ShapeClassifier needs an integer {name} >= {least}, got {value!r}.")
         if not isinstance(activation, Activation):
             raise ConfigError(f"activation must be one of mlip.nn.activations, got {activation!r}.")
-        if not num_neighbors > 0:
-            raise ConfigError(f"ShapeClassifier needs num_neighbors > 0 (the data's average), got {num_neighbors}.")
         irreps = Irreps([(mul, ir) for mul, ir in hidden if ir == SCALAR])
         ends = Irreps([(mul, ir) for mul, ir in hidden if ir.l == 0])
-        self.lmax_edge = lmax_edge
-        self.basis = EnvelopedBasis(radial(cutoff=self.cutoff), envelope(cutoff=self.cutoff))
+        self.edges = EdgeFeatures(lmax_edge, radial, envelope, self.cutoff)
         self.embedding = nn.Parameter(torch.randn(len(self.elements), irreps.dim))
 
         def convolution(irreps_in: Irreps, irreps_out: Irreps) -> Convolution:
             return Convolution(
                 irreps_in,
-                natural_irreps(self.lmax_edge),
+                self.edges.irreps,
                 irreps_out,
                 tensor_product,
-                self.basis.num_basis,
+                self.edges.num_basis,
                 num_neighbors,
                 neighbor_exponent,
+                self.elements,
+                radial_weights,
+                self_connection,
             )
 
-        probe = tensor_product(irreps, natural_irreps(self.lmax_edge), hidden, mode="uvu")
+        def gate(wanted: Irreps) -> Nonlinearity:
+            return nonlinearity(wanted, activation)
+
+        probe = tensor_product(irreps, self.edges.irreps, hidden, mode="uvu")
         inner = Irreps([(mul, ir) for mul, ir in hidden if probe.takes(ir)])
         self.layers = nn.ModuleList()
         for wanted in [inner] * (num_layers - 1) + [ends]:
-            self.layers.append(ShapeLayer(irreps, inner, wanted, convolution, tensor_product, activation))
+            self.layers.append(ShapeLayer(irreps, inner, wanted, convolution, tensor_product, gate))
             irreps = self.layers[-1].irreps_out
         self.irreps_out = irreps
         muls = {ir: mul for mul, ir in irreps}
@@ -191,8 +206,8 @@ class ShapeClassifier(AtomisticModel):
 
     @property
     def exactly_equivariant(self) -> bool:
-        """True: activations act on scalars only."""
-        return True
+        """True where every nonlinearity is exact."""
+        return all(layer.gate.exact for layer in self.layers)
 
     @property
     def silent_fields(self) -> tuple[str, ...]:
@@ -217,17 +232,11 @@ class ShapeClassifier(AtomisticModel):
 
     def _features(self, graph: AtomGraph, batch: Tensor) -> Tensor:
         """Return the features of the last layer ``(atoms, irreps_out.dim)``."""
-        senders, receivers = graph.edge_index[0], graph.edge_index[1]
-        vectors = edge_vectors(graph.positions, graph.cell, graph.cell_shifts, senders, receivers, batch[receivers]).to(
-            self.embedding.dtype
-        )
-        distances = safe_norm(vectors)
-        directions = vectors / torch.where(distances == 0, torch.ones_like(distances), distances)[:, None]
-        harmonics = spherical_harmonics(self.lmax_edge, directions)
-        basis = self.basis(distances)
-        features = self.embedding[self.species_index[graph.atomic_numbers]]
+        edges = self.edges(graph, batch, self.embedding.dtype)
+        species = self.species_index[graph.atomic_numbers]
+        features = self.embedding[species]
         for layer in self.layers:
-            features = layer(features, harmonics, basis, senders, receivers)
+            features = layer(features, edges, species)
         return features
 
 

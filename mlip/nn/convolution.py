@@ -5,13 +5,16 @@ from collections.abc import Callable
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from mlip.core.errors import ConfigError
+from mlip.nn.edges import Edges
 from mlip.nn.linear import EquivariantLinear
-from mlip.nn.radial_weights import RadialWeights
+from mlip.nn.radial_weights.base import RadialWeights
+from mlip.nn.self_connection.base import SelfConnection
 from mlip.ops.tensor_product.base import TensorProduct
 
 
 class Convolution(nn.Module):
-    """``h'_i = Linear( Σ_j w(r_ij) h_j ⊗ Y(r̂_ij) / N^a ) + Linear(h_i)``.
+    """``h'_i = Linear( Σ_j w(r_ij) Linear(h_j) ⊗ Y(r̂_ij) / N^a ) + SelfConnection(h_i)``.
 
     Args:
         irreps_in: node features.
@@ -20,8 +23,12 @@ class Convolution(nn.Module):
         tensor_product: factory of the backend (mode ``uvu``).
         num_basis: size of the radial basis.
         num_neighbors: average number of neighbours N in the data.
-        neighbor_exponent: a; 0.5 keeps the variance for independent neighbours, 1 takes the mean, Facet's
-            fit to data is 0.7 (arXiv 2509.08418).
+        neighbor_exponent: a; 0.5 keeps the variance for independent neighbours (NequIP, SevenNet), 1 takes the
+            mean (MACE), Facet's fit to data is 0.7 (arXiv 2509.08418).
+        elements: symbols in the order of the species index.
+        radial_weights: factory, takes (num_basis, weight_numel).
+        self_connection: factory, takes (irreps_in, irreps_out, elements).
+        linear_in: mix the channels of the neighbours before the product (NequIP, SevenNet), or not (Facet).
     """
 
     def __init__(
@@ -33,28 +40,35 @@ class Convolution(nn.Module):
         num_basis: int,
         num_neighbors: float,
         neighbor_exponent: float,
+        elements: tuple[str, ...],
+        radial_weights: Callable[..., RadialWeights],
+        self_connection: Callable[..., SelfConnection],
+        linear_in: bool = False,
     ) -> None:
         super().__init__()
+        if not num_neighbors > 0:
+            raise ConfigError(f"A convolution needs num_neighbors > 0 (the data's average), got {num_neighbors}.")
+        self.linear_in = EquivariantLinear(irreps_in, irreps_in) if linear_in else None
         self.tensor_product = tensor_product(irreps_in, irreps_edge, irreps_out, mode="uvu")
-        self.radial_weights = RadialWeights(num_basis, self.tensor_product.weight_numel)
+        self.radial_weights = radial_weights(num_basis, self.tensor_product.weight_numel)
         self.linear = EquivariantLinear(self.tensor_product.irreps_out, irreps_out)
-        self.self_linear = EquivariantLinear(irreps_in, irreps_out)
+        self.self_connection = self_connection(irreps_in, irreps_out, elements)
         self.scale = float(num_neighbors) ** -neighbor_exponent
 
-    def forward(
-        self, features: Tensor, edge_harmonics: Tensor, edge_basis: Tensor, senders: Tensor, receivers: Tensor
-    ) -> Tensor:
+    def forward(self, features: Tensor, edges: Edges, species: Tensor) -> Tensor:
         """Update node features.
 
         Args:
             features: ``(atoms, irreps_in.dim)``.
-            edge_harmonics: ``(edges, irreps_edge.dim)``, component normalisation.
-            edge_basis: ``(edges, num_basis)``, envelope included.
-            senders, receivers: ``(edges,)``, sorted by receiver.
+            edges: with the harmonics and the basis that it was built for.
+            species: ``(atoms,)`` element indices.
 
         Returns:
             ``(atoms, irreps_out.dim)``.
         """
-        weight = self.radial_weights(edge_basis)
-        messages = self.tensor_product.convolve(features, edge_harmonics, weight, senders, receivers, features.shape[0])
-        return self.linear(messages * self.scale) + self.self_linear(features)
+        sent = features if self.linear_in is None else self.linear_in(features)
+        weight = self.radial_weights(edges.basis)
+        messages = self.tensor_product.convolve(
+            sent, edges.harmonics, weight, edges.senders, edges.receivers, features.shape[0]
+        )
+        return self.linear(messages * self.scale) + self.self_connection(features, species)

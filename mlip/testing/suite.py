@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from inspect import signature
 
 import numpy as np
 import torch
@@ -193,17 +192,15 @@ def resolution_errors(model: AtomisticModel, atoms: Atoms) -> dict[str, float]:
         The error by grid, ``latitudes x longitudes``: coarser, the model's own, finer. Empty for models that
         are exactly equivariant or have no such grid.
     """
-    if (
-        "energy" not in model.fields
-        or model.exactly_equivariant
-        or "mixer_resolution" not in signature(type(model)).parameters
-    ):
+    grids = [tuple(part.resolution) for part in model.modules() if hasattr(part, "resolution")]
+    if "energy" not in model.fields or model.exactly_equivariant or not grids:
         return {}
-    own = next(tuple(part.resolution) for part in model.modules() if hasattr(part, "resolution"))
+    own, block = grids[0], model.config["nonlinearity"]
     errors = {}
     for factor in (0.6, 1.0, 1.6):
         resolution = own if factor == 1.0 else tuple(max(1, round(factor * n)) for n in own)
-        variant = build_model({**model.config, "mixer_resolution": list(resolution)}, dtype=torch.float64)
+        changed = {**block, "resolution": list(resolution)}
+        variant = build_model({**model.config, "nonlinearity": changed}, dtype=torch.float64)
         variant.load_state_dict(model.state_dict())
         variant.to(model.device).eval()
         errors[f"{resolution[0]}x{resolution[1]}"] = symmetry.equivariance_errors(variant, atoms)["forces"]

@@ -1,16 +1,45 @@
 """Per-atom energies from invariant features."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
-from ase.data import atomic_numbers as _number_of
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError
-from mlip.ops.constants import ConstantsModule, as_float64
+from mlip.nn.activations import Activation
+from mlip.nn.heads.base import Head, num_scalars
+from mlip.ops.constants import as_float64
 
 
-class EnergyHead(ConstantsModule):
-    """``E_i = E0_z + s · (scale_z · e_i + shift_z)``, ``e_i = Linear(h_i)``.
+class Readout(nn.Module):
+    """One number from scalars: linear, or through hidden layers without bias.
+
+    Args:
+        num_channels: scalars in.
+        hidden: widths of the hidden layers.
+        activation: after each hidden layer; None for none (a product of matrices).
+    """
+
+    def __init__(self, num_channels: int, hidden: Sequence[int] = (), activation: Activation | None = None) -> None:
+        super().__init__()
+        self.activation = activation
+        widths = [num_channels, *hidden, 1]
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(a, b)) for a, b in pairwise(widths))
+
+    def forward(self, scalars: Tensor) -> Tensor:
+        """Map ``(atoms, num_channels)`` to ``(atoms,)``."""
+        *hidden, last = self.weights
+        for weight in hidden:
+            scalars = scalars @ (weight * weight.shape[0] ** -0.5)
+            if self.activation is not None:
+                scalars = self.activation(scalars)
+        return (scalars @ (last * last.shape[0] ** -0.5)).squeeze(1)
+
+
+class EnergyHead(Head):
+    """``E_i = E0_z + s · (scale_z · e_i + shift_z)``, ``e_i`` a readout of the last layer or the sum of all layers'.
 
     E0 are fixed reference energies of the elements (isolated atoms, or a least-squares fit) and stay in
     float64 whatever the dtype of the model: total energies of 10⁴ eV have a resolution of 1 meV in
@@ -18,38 +47,42 @@ class EnergyHead(ConstantsModule):
     would otherwise take hundreds of steps to learn; both are learned from there.
 
     Args:
-        irreps_in: features; must hold scalars 0e.
+        irreps_layers: features after each layer; each must begin with scalars 0e.
         elements: symbols in the order of the species index.
         atomic_energies: E0 in eV by symbol; every element must have one.
         scale: s in eV, e.g. the RMS of the forces (in eV/Å) of the training data.
         shift: average of ``(E - Σ E0) / atoms`` in eV over the training data; None counts as zero.
-
-    Attributes:
-        provides: fields this head adds.
+        all_layers: read all layers (MACE, arXiv 2206.07697) instead of the last one; all but the last linearly.
+        hidden: widths of the hidden layers of the last layer's readout.
+        activation: between these; None: they are linear (SevenNet-0).
     """
 
     provides = ("energies",)
+    per_element = ("scales", "shifts")
 
     def __init__(
         self,
-        irreps_in: Irreps,
+        irreps_layers: Sequence[Irreps],
         elements: tuple[str, ...],
         atomic_energies: dict[str, float],
         scale: float = 1.0,
         shift: float | None = None,
+        all_layers: bool = False,
+        hidden: Sequence[int] = (),
+        activation: Activation | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(irreps_layers, elements)
         missing = [symbol for symbol in elements if symbol not in atomic_energies]
         if missing:
             raise ConfigError(f"atomic_energies lacks {', '.join(missing)}; give one energy (eV) for each element.")
         if scale is None or not scale > 0:
             hint = " The data have no forces to take it from: set statistics.force_rms." if scale is None else ""
             raise ConfigError(f"EnergyHead needs scale > 0 eV, got {scale}.{hint}")
-        scalars = [mul for mul, ir in Irreps(irreps_in) if ir.is_scalar()]
-        if not scalars or not Irreps(irreps_in)[0].ir.is_scalar():
-            raise ConfigError(f"EnergyHead needs scalars 0e as the first block of its input, got {irreps_in}.")
-        self.num_scalars = scalars[0]
-        self.readout = nn.Parameter(torch.randn(self.num_scalars))
+        read = self.irreps_layers if all_layers else self.irreps_layers[-1:]
+        self.num_scalars = [num_scalars(irreps, "EnergyHead") for irreps in read]
+        self.readouts = nn.ModuleList(
+            [Readout(count) for count in self.num_scalars[:-1]] + [Readout(self.num_scalars[-1], hidden, activation)]
+        )
         self.scales = nn.Parameter(torch.ones(len(elements)))
         self.shifts = nn.Parameter(torch.full((len(elements),), float(shift or 0.0) / scale))
         self.register_constant(
@@ -57,16 +90,8 @@ class EnergyHead(ConstantsModule):
         )
         self.scale = float(scale)
 
-    def forward(self, features: Tensor, species: Tensor) -> Tensor:
-        """Return ``(atoms,)`` eV in float64 from ``(atoms, irreps_in.dim)`` and element indices ``(atoms,)``."""
-        readout = features[:, : self.num_scalars] @ (self.readout * self.num_scalars**-0.5)
-        learned = self.scale * (self.scales[species] * readout + self.shifts[species])
-        return self.atomic_energies[species] + learned.double()
-
-
-def atomic_numbers_of(elements: tuple[str, ...] | list[str]) -> list[int]:
-    """Return the atomic numbers of chemical symbols, refusing what is not an element."""
-    unknown = [symbol for symbol in elements if symbol not in _number_of or symbol == "X"]
-    if unknown:
-        raise ConfigError(f"Not chemical symbols: {', '.join(map(str, unknown))}.")
-    return [_number_of[symbol] for symbol in elements]
+    def forward(self, features: Sequence[Tensor], species: Tensor, batch: Tensor, num_graphs: int) -> dict[str, Tensor]:
+        read = features[-len(self.readouts) :]
+        total = sum(f(x[:, :count]) for f, x, count in zip(self.readouts, read, self.num_scalars))
+        learned = self.scale * (self.scales[species] * total + self.shifts[species])
+        return {"energies": self.atomic_energies[species] + learned.double()}

@@ -1,5 +1,7 @@
 """Facet's mixer: an ordinary MLP over channels at every point of a sphere grid."""
 
+from collections.abc import Sequence
+
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
@@ -7,12 +9,12 @@ from torch import Tensor, nn
 from mlip.core.errors import ConfigError
 from mlip.nn.activations import Activation
 from mlip.nn.linear import EquivariantLinear
+from mlip.nn.nonlinearity.base import Nonlinearity
 from mlip.ops.constants import ConstantsModule
-from mlip.ops.layout import natural_irreps
 from mlip.ops.sphere_grid import exact_resolution, gauss_legendre_grid
 
 
-class SphereMixer(ConstantsModule):
+class GridMixer(ConstantsModule):
     """Read features as functions on the sphere, mix channels at every point, project back (arXiv 2509.08418).
 
     1. Linear to ``num_channels`` copies of every degree 0..lmax.
@@ -25,7 +27,8 @@ class SphereMixer(ConstantsModule):
     the error falls with the resolution.
 
     Args:
-        irreps: features in and out, with parities (-1)^l and each irrep once.
+        irreps: features in and out, each irrep once, of degrees above zero, too; parities all (-1)^l, or all even in a
+            model that only turns (SO(3)).
         activation: pointwise function; its degree decides about the grid.
         num_heads: heads that share the MLP.
         resolution: (latitudes, longitudes), or None for the exact one of a polynomial activation and
@@ -44,8 +47,13 @@ class SphereMixer(ConstantsModule):
         super().__init__()
         self.irreps = Irreps(irreps)
         self.lmax = self.irreps.lmax
-        if any(ir.p != (-1) ** ir.l for _, ir in self.irreps):
-            raise ConfigError(f"SphereMixer needs irreps with parities (-1)^l, got {self.irreps}.")
+        parities = [[(-1) ** l for l in range(self.lmax + 1)], [1] * (self.lmax + 1)]
+        parity = next((p for p in parities if all(ir.p == p[ir.l] for _, ir in self.irreps)), None)
+        if parity is None:
+            raise ConfigError(
+                f"SphereMixer needs irreps with parities (-1)^l, or all even, got {self.irreps}; "
+                "model/nonlinearity=gate takes any."
+            )
         self.num_channels = max(mul for mul, ir in self.irreps if ir.l > 0)
         if num_heads < 1 or self.num_channels % num_heads:
             raise ConfigError(f"num_heads={num_heads} does not divide the {self.num_channels} channels of the mixer.")
@@ -59,7 +67,7 @@ class SphereMixer(ConstantsModule):
         self.register_constant("from_grid", grid.from_grid(self.lmax))
         width = self.num_channels // num_heads
         self.num_heads = num_heads
-        inner = natural_irreps(self.lmax, self.num_channels)
+        inner = Irreps([(self.num_channels, (l, p)) for l, p in enumerate(parity)])
         scalars = Irreps([(mul, ir) for mul, ir in self.irreps if ir.is_scalar()])
         self.linear_in = EquivariantLinear(self.irreps, inner)
         self.hidden = nn.Parameter(torch.randn(width, width))
@@ -109,3 +117,29 @@ class ScalarMixer(nn.Module):
         for weight in list(self.weights)[:-1]:
             x = self.activation(x @ (weight * scale))
         return x @ (self.weights[-1] * scale)
+
+
+class SphereMixer(Nonlinearity):
+    """Facet's node layer: a :class:`GridMixer`, or a :class:`ScalarMixer` for features that are scalars only.
+
+    Args:
+        irreps_out: features in and out, each irrep once, scalars first.
+        activation: pointwise function; a polynomial one makes the block exactly equivariant.
+        num_heads, resolution: see :class:`GridMixer`.
+    """
+
+    creates_irreps = True
+
+    def __init__(
+        self, irreps_out: Irreps, activation: Activation, num_heads: int = 2, resolution: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(irreps_out, activation)
+        if self.irreps_out.lmax:
+            grid = None if resolution is None else tuple(resolution)
+            self.mixer: GridMixer | ScalarMixer = GridMixer(self.irreps_out, activation, num_heads, grid)
+        else:
+            self.mixer = ScalarMixer(self.irreps_out.dim, activation)
+        self.exact = self.mixer.exact
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mixer(x)

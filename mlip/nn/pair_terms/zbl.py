@@ -1,11 +1,15 @@
 """Short-range repulsion of nuclei, where no data set has examples."""
 
+from collections.abc import Sequence
+
 import torch
 from ase.data import covalent_radii
 from torch import Tensor
 
-from mlip.nn.edge_vectors import safe_norm
-from mlip.ops.constants import ConstantsModule, as_float64
+from mlip.core.errors import ConfigError
+from mlip.nn.edges import Edges
+from mlip.nn.pair_terms.base import PairTerm, atomic_numbers_of
+from mlip.ops.constants import as_float64
 from mlip.ops.envelope.polynomial import Polynomial
 from mlip.ops.segment import segment_sum
 
@@ -15,7 +19,7 @@ _SCREENING = 0.46850
 """Prefactor of the universal screening length in Å, 0.8854 Bohr."""
 
 
-class ZBL(ConstantsModule):
+class ZBL(PairTerm):
     """``V = k Z_i Z_j / r · φ(r/a)``, the universal potential of Ziegler, Biersack and Littmark (1985).
 
     φ(x) = 0.1818 e^(-3.2x) + 0.5099 e^(-0.9423x) + 0.2802 e^(-0.4029x) + 0.02817 e^(-0.2016x),
@@ -23,32 +27,25 @@ class ZBL(ConstantsModule):
     the covalent radii, so that bonds are left to the network.
 
     Args:
-        atomic_numbers: the elements of the model, in its order.
+        elements: chemical symbols of the model, in its order.
         cutoff: of the graph in Å; the repulsion ends there at the latest.
         scale: where the repulsion ends, in sums of covalent radii.
     """
 
-    def __init__(self, atomic_numbers: list[int], cutoff: float, scale: float = 0.8) -> None:
-        super().__init__()
-        self.cutoff = float(cutoff)
-        self.register_constant("z", as_float64(atomic_numbers))
-        self.register_constant("radii", as_float64([covalent_radii[z] * scale for z in atomic_numbers]))
+    def __init__(self, elements: Sequence[str], cutoff: float, scale: float = 0.8) -> None:
+        super().__init__(elements, cutoff)
+        if not scale > 0:
+            raise ConfigError(f"ZBL needs scale > 0 (sums of covalent radii), got {scale}.")
+        numbers = atomic_numbers_of(elements)
+        self.register_constant("z", as_float64(numbers))
+        self.register_constant("radii", as_float64([covalent_radii[z] * scale for z in numbers]))
         self.register_constant("amplitudes", as_float64([0.1818, 0.5099, 0.2802, 0.02817]))
         self.register_constant("decays", as_float64([3.2, 0.9423, 0.4029, 0.2016]))
         self.envelope = Polynomial(1.0, p=6)
 
-    def forward(self, vectors: Tensor, species: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
-        """Return the energy of every atom.
-
-        Args:
-            vectors: ``(edges, 3)`` Å.
-            species: ``(atoms,)`` element indices.
-            senders, receivers: ``(edges,)``; every pair appears in both directions.
-
-        Returns:
-            ``(atoms,)`` eV; half of each pair's energy.
-        """
-        r = safe_norm(vectors)
+    def forward(self, edges: Edges, species: Tensor) -> Tensor:
+        r, senders, receivers = edges.distances, edges.senders, edges.receivers
+        vectors = edges.vectors
         z, radii = self.constant_like("z", vectors), self.constant_like("radii", vectors)
         zi, zj = z[species[receivers]], z[species[senders]]
         # Two caesium atoms would repel each other beyond a cutoff of 3.5 Å, where the edge ends.

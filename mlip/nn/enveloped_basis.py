@@ -1,4 +1,4 @@
-"""Radial weights: a linear map on a radial basis under an envelope."""
+"""A radial basis under an envelope."""
 
 from copy import deepcopy
 
@@ -7,26 +7,6 @@ from torch import Tensor, nn
 
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.radial.base import RadialBasis
-
-
-class RadialWeights(nn.Module):
-    """``w_k(r) = env(r) Σ_n A_nk φ_n(r) / sqrt(num_basis)``: one free function of the distance a weight.
-
-    No hidden layer and no bias: with a spline basis every path and channel owns a spline
-    (Facet, arXiv 2509.08418). The basis values are shared by all layers, so they come in from outside.
-
-    Args:
-        num_basis: size of the basis.
-        weight_numel: number of weights an edge.
-    """
-
-    def __init__(self, num_basis: int, weight_numel: int) -> None:
-        super().__init__()
-        self.coefficients = nn.Parameter(torch.randn(num_basis, weight_numel))
-
-    def forward(self, enveloped_basis: Tensor) -> Tensor:
-        """Map ``(edges, num_basis)``, envelope included, to ``(edges, weight_numel)``."""
-        return enveloped_basis @ (self.coefficients * self.coefficients.shape[0] ** -0.5)
 
 
 class EnvelopedBasis(nn.Module):

@@ -1,0 +1,150 @@
+"""What all potentials share: edges, species embedding, layers, heads and pair terms, in this order."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor, nn
+
+from mlip.core.errors import ConfigError
+from mlip.data.graph import AtomGraph
+from mlip.data.graphs.base import GraphBuilder
+from mlip.models.base import AtomisticModel, graph_index
+from mlip.nn.conditioning.base import Conditioning
+from mlip.nn.edges import EdgeFeatures
+from mlip.nn.heads.base import Head
+from mlip.nn.pair_terms.base import PairTerm
+from mlip.ops.envelope.base import Envelope
+from mlip.ops.radial.base import RadialBasis
+from mlip.ops.segment import segment_sum
+
+EDGE_PARITIES = ("natural", "even")
+
+
+class Potential(AtomisticModel):
+    """Message passing from species embeddings to fields.
+
+    A subclass builds the layers; each maps ``(features, edges, species)`` to new features and states
+    ``irreps_in`` and ``irreps_out``. Heads see the features after every layer.
+
+    Args:
+        elements: chemical symbols.
+        cutoff: Å.
+        num_scalars: channels of the species embedding, ``num_scalars x 0e``, which the first layer takes.
+        lmax_edge: degree of the spherical harmonics of the edges.
+        radial: factory of a basis of :mod:`mlip.ops.radial`, takes ``cutoff``.
+        envelope: factory of an envelope of :mod:`mlip.ops.envelope`, takes ``cutoff``.
+        layers: factory of the layers, takes the :class:`~mlip.nn.edges.EdgeFeatures`.
+        head: factories of heads by name; they take ``irreps_layers`` and ``elements``.
+        pair_term: factories of pair terms by name; they take ``elements`` and ``cutoff``.
+        conditioning: factories of inputs of the embedding by name; they take ``num_channels``.
+        edge_parity: ``natural``, or ``even`` for a model that is equivariant to rotations only.
+        graph: builder of the graphs, see :mod:`mlip.data.graphs`; None for all pairs within the cutoff.
+
+    Attributes:
+        inputs: fields of a structure, besides its atoms, that a graph must hold.
+    """
+
+    per_element = ("embedding",)
+
+    def __init__(
+        self,
+        *,
+        elements: Sequence[str],
+        cutoff: float,
+        num_scalars: int,
+        lmax_edge: int,
+        radial: Callable[..., RadialBasis],
+        envelope: Callable[..., Envelope],
+        layers: Callable[[EdgeFeatures], Sequence[nn.Module]],
+        head: Mapping[str, Callable[..., Head]],
+        pair_term: Mapping[str, Callable[..., PairTerm]] | None = None,
+        conditioning: Mapping[str, Callable[..., Conditioning]] | None = None,
+        edge_parity: str = "natural",
+        graph: GraphBuilder | None = None,
+    ) -> None:
+        super().__init__(elements, cutoff, graph)
+        if edge_parity not in EDGE_PARITIES:
+            raise ConfigError(f"edge_parity must be one of {', '.join(EDGE_PARITIES)}, got '{edge_parity}'.")
+        if not isinstance(lmax_edge, int) or lmax_edge < 0:
+            raise ConfigError(f"lmax_edge must be a whole number >= 0, got {lmax_edge!r}.")
+        self.symmetry = "O3" if edge_parity == "natural" else "SO3"
+        self.edges = EdgeFeatures(lmax_edge, radial, envelope, self.cutoff, edge_parity)
+        self.embedding = nn.Parameter(torch.randn(len(self.elements), num_scalars))
+        built = _modules("conditioning", conditioning, Conditioning, num_channels=num_scalars)
+        self.conditioning = nn.ModuleDict(built)
+        self.inputs = tuple(dict.fromkeys(part.field for part in built.values()))
+        self.layers = nn.ModuleList(layers(self.edges))
+        heads = _modules(
+            "head", head, Head, irreps_layers=[layer.irreps_out for layer in self.layers], elements=self.elements
+        )
+        self.heads = nn.ModuleDict(heads)
+        terms = _modules("pair_term", pair_term, PairTerm, elements=self.elements, cutoff=self.cutoff)
+        self.pair_terms = nn.ModuleDict(terms)
+        self.fields = self._provided(heads)
+
+    def _provided(self, heads: Mapping[str, Head]) -> tuple[str, ...]:
+        owner: dict[str, str] = {}
+        for name, head in heads.items():
+            for field in head.provides:
+                if field in owner:
+                    raise ConfigError(
+                        f"Two heads, '{owner[field]}' and '{name}', provide '{field}': choose one of them."
+                    )
+                owner[field] = name
+        if not owner:
+            raise ConfigError("A model needs a head, e.g. model/head=[energy].")
+        if len(self.pair_terms) and "energies" not in owner:
+            raise ConfigError("Pair terms add to energies, and no head provides them: add model/head=[energy].")
+        return ("energy", *owner) if "energies" in owner else tuple(owner)
+
+    @property
+    def irreps_out(self) -> Irreps:
+        """Features after the last layer."""
+        return self.layers[-1].irreps_out
+
+    @property
+    @abstractmethod
+    def exactly_equivariant(self) -> bool:
+        """Whether equivariance holds to rounding."""
+
+    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+        """Return the fields of the heads, float64, and with ``energies`` also their sum ``energy``, eV."""
+        batch = graph_index(graph)
+        num_graphs = graph.cell.shape[0]
+        species = self.species_index[graph.atomic_numbers]
+        edges = self.edges(graph, batch, self.embedding.dtype)
+        x = self.embedding[species]
+        for part in self.conditioning.values():
+            x = x + part(graph, batch)
+        features = []
+        for layer in self.layers:
+            x = layer(x, edges, species)
+            features.append(x)
+        result: dict[str, Tensor] = {}
+        for head in self.heads.values():
+            result |= head(features, species, batch, num_graphs)
+        for term in self.pair_terms.values():
+            result["energies"] = result["energies"] + term(edges, species).double()
+        if "energies" in result:
+            result["energy"] = segment_sum(result["energies"], batch, num_graphs)
+        return result
+
+
+def _modules(
+    option: str, factories: Mapping[str, Callable[..., nn.Module]] | None, kind: type[nn.Module], **arguments: Any
+) -> dict[str, nn.Module]:
+    """Build a mapping of factories, refusing what is not a module of the kind."""
+    if factories is not None and not isinstance(factories, Mapping):
+        raise ConfigError(f"{option} must be components by name, such as model/{option}=[NAME], got {factories!r}.")
+    built = {}
+    for name, factory in (factories or {}).items():
+        module = factory(**arguments) if callable(factory) else factory
+        if not isinstance(module, kind):
+            raise ConfigError(
+                f"{option}.{name} must be a {kind.__name__} of mlip with _partial_: true, got {factory!r}."
+            )
+        built[name] = module
+    return built

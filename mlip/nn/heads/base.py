@@ -1,0 +1,51 @@
+"""The interface of heads: from node features to fields."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from e3nn.o3 import Irreps
+from torch import Tensor
+
+from mlip.core.errors import ConfigError
+from mlip.ops.constants import ConstantsModule
+
+
+class Head(ConstantsModule):
+    """A map from the node features of a model to fields of the field table.
+
+    Args:
+        irreps_layers: features after each layer, in order.
+        elements: chemical symbols in the order of the species index.
+
+    Attributes:
+        provides: the fields that it adds.
+    """
+
+    provides: tuple[str, ...]
+
+    def __init__(self, irreps_layers: Sequence[Irreps], elements: tuple[str, ...]) -> None:
+        super().__init__()
+        self.irreps_layers = [Irreps(irreps) for irreps in irreps_layers]
+        self.elements = tuple(elements)
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor], species: Tensor, batch: Tensor, num_graphs: int) -> dict[str, Tensor]:
+        """Return the fields it provides, in float64, rows as the field table says.
+
+        Args:
+            features: ``(atoms, irreps.dim)`` after each layer.
+            species: ``(atoms,)`` element indices.
+            batch: ``(atoms,)`` graph of every atom.
+            num_graphs: number of graphs.
+        """
+
+
+def num_scalars(irreps: Irreps, name: str) -> int:
+    """Return the number of scalars 0e, which must be the first block.
+
+    Raises:
+        ConfigError: they are not; ``name`` is who wants them.
+    """
+    if not len(irreps) or not irreps[0].ir.is_scalar():
+        raise ConfigError(f"{name} needs scalars 0e as the first block of its input, got {irreps}.")
+    return irreps[0].mul

@@ -1,0 +1,1 @@
+"""Equivariant nonlinearities of node features, one form a file."""

@@ -1,0 +1,1 @@
+"""Radial weights: from the radial basis to the weights of a convolution, one form a file."""

@@ -1,0 +1,25 @@
+"""The interface of radial weights."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class RadialWeights(nn.Module, ABC):
+    """Functions of the distance, one for each weight of a convolution, from the values of a radial basis.
+
+    Zero where the basis is zero, so that an edge counts nothing from the cutoff on: no bias, and activations
+    that are zero at zero.
+
+    Args:
+        num_basis: size of the basis.
+        weight_numel: number of weights an edge.
+    """
+
+    def __init__(self, num_basis: int, weight_numel: int) -> None:
+        super().__init__()
+        self.num_basis, self.weight_numel = num_basis, weight_numel
+
+    @abstractmethod
+    def forward(self, basis: Tensor) -> Tensor:
+        """Map ``(edges, num_basis)``, envelope included, to ``(edges, weight_numel)``."""

@@ -1,0 +1,1 @@
+"""Self-connections: what an atom keeps of its own features beside its neighbours' messages, one form a file."""
