@@ -36,6 +36,11 @@ PLUG_POINTS = {
     "mlip.ops.radial": "radial",
     "mlip.ops.envelope": "envelope",
     "mlip.nn.heads": "head",
+    "mlip.nn.pair_terms": "pair_term",
+    "mlip.nn.conditioning": "conditioning",
+    "mlip.nn.radial_weights": "radial_weights",
+    "mlip.nn.self_connection": "self_connection",
+    "mlip.nn.nonlinearity": "nonlinearity",
     "mlip.data.graphs": "graph",
 }
 
@@ -112,9 +117,8 @@ def has_component(module: ModuleType) -> bool:
 
 def test_consumers_name_no_backend() -> None:
     """Blocks and models take objects and factories; only ZBL has an envelope of its own."""
-    allowed = {("pair_repulsion.py", "mlip.ops.envelope.polynomial")}
-    # A model may import the type of a head; which one is built is the configuration's business.
-    plugs = [package for package in PLUG_POINTS if package != "mlip.nn.heads"]
+    allowed = {("zbl.py", "mlip.ops.envelope.polynomial")}
+    plugs = list(PLUG_POINTS)
     found = {
         (path.name, module)
         for folder in ("nn", "models", "training", "evaluation", "calculators", "simulate")

@@ -27,8 +27,9 @@ class Convolution(nn.Module):
             mean (MACE), Facet's fit to data is 0.7 (arXiv 2509.08418).
         elements: symbols in the order of the species index.
         radial_weights: factory, takes (num_basis, weight_numel).
-        self_connection: factory, takes (irreps_in, irreps_out, elements).
+        self_connection: factory, takes (irreps_in, irreps_out, elements); None: messages only.
         linear_in: mix the channels of the neighbours before the product (NequIP, SevenNet), or not (Facet).
+        bias: add constants to the scalars of the linear maps (a level of theory of SevenNet-MF).
     """
 
     def __init__(
@@ -42,17 +43,19 @@ class Convolution(nn.Module):
         neighbor_exponent: float,
         elements: tuple[str, ...],
         radial_weights: Callable[..., RadialWeights],
-        self_connection: Callable[..., SelfConnection],
+        self_connection: Callable[..., SelfConnection] | None,
         linear_in: bool = False,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         if not num_neighbors > 0:
             raise ConfigError(f"A convolution needs num_neighbors > 0 (the data's average), got {num_neighbors}.")
-        self.linear_in = EquivariantLinear(irreps_in, irreps_in) if linear_in else None
+        self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
+        self.linear_in = EquivariantLinear(irreps_in, irreps_in, bias) if linear_in else None
         self.tensor_product = tensor_product(irreps_in, irreps_edge, irreps_out, mode="uvu")
         self.radial_weights = radial_weights(num_basis, self.tensor_product.weight_numel)
-        self.linear = EquivariantLinear(self.tensor_product.irreps_out, irreps_out)
-        self.self_connection = self_connection(irreps_in, irreps_out, elements)
+        self.linear = EquivariantLinear(self.tensor_product.irreps_out, irreps_out, bias)
+        self.self_connection = None if self_connection is None else self_connection(irreps_in, irreps_out, elements)
         self.scale = float(num_neighbors) ** -neighbor_exponent
 
     def forward(self, features: Tensor, edges: Edges, species: Tensor) -> Tensor:
@@ -71,4 +74,5 @@ class Convolution(nn.Module):
         messages = self.tensor_product.convolve(
             sent, edges.harmonics, weight, edges.senders, edges.receivers, features.shape[0]
         )
-        return self.linear(messages * self.scale) + self.self_connection(features, species)
+        summed = self.linear(messages * self.scale)
+        return summed if self.self_connection is None else summed + self.self_connection(features, species)

@@ -21,7 +21,8 @@ class Edges(NamedTuple):
     Attributes:
         vectors: ``(edges, 3)`` Å, from i to j.
         distances: ``(edges,)`` Å.
-        harmonics: ``(edges, (lmax + 1)²)`` spherical harmonics of the directions, component normalisation.
+        harmonics: ``(edges, (lmax + 1)²)`` spherical harmonics of the directions (or solid ones of the vectors),
+            component normalisation.
         basis: ``(edges, num_basis)`` radial basis, envelope included: zero from the cutoff on.
         senders, receivers: ``(edges,)`` j and i.
     """
@@ -44,6 +45,7 @@ class EdgeFeatures(nn.Module):
         cutoff: Å.
         parity: ``natural`` labels degree l with (-1)^l; ``even`` labels all of them even, for models that are
             equivariant to rotations only and may then couple degrees that inversion forbids (Facet, SevenNet-0).
+        solid: solid harmonics, ``|r|^l`` (Å) times those of the direction (SevenNet-0 of May 2024).
 
     Attributes:
         irreps: labels of the harmonics, multiplicity 1.
@@ -57,9 +59,10 @@ class EdgeFeatures(nn.Module):
         envelope: Callable[..., Envelope],
         cutoff: float,
         parity: str = "natural",
+        solid: bool = False,
     ) -> None:
         super().__init__()
-        self.lmax = lmax
+        self.lmax, self.solid = lmax, solid
         self.irreps = Irreps.spherical_harmonics(lmax, p=1 if parity == "even" else -1)
         self.basis = EnvelopedBasis(radial(cutoff=cutoff), envelope(cutoff=cutoff))
         self.num_basis = self.basis.num_basis
@@ -78,5 +81,5 @@ class EdgeFeatures(nn.Module):
         distances = safe_norm(vectors)
         # Dividing by a norm that may be zero has a gradient of 1e12 there; this one has a finite one.
         directions = vectors / torch.where(distances == 0, torch.ones_like(distances), distances)[:, None]
-        harmonics = spherical_harmonics(self.lmax, directions)
+        harmonics = spherical_harmonics(self.lmax, vectors if self.solid else directions)
         return Edges(vectors, distances, harmonics, self.basis(distances), senders, receivers)

@@ -10,15 +10,16 @@ from mlip.ops.layout import join_blocks, split_blocks
 class EquivariantLinear(nn.Module):
     """``y_l = x_l W_l / sqrt(fan_in)`` for every irrep of the output; irreps without an input are zero.
 
-    Blocks of the input with the same irrep are one block with more channels. No bias, so that an empty
+    Blocks of the input with the same irrep are one block with more channels. Without a bias an empty
     neighbourhood stays exactly zero.
 
     Args:
         irreps_in: any order, irreps may repeat.
         irreps_out: each irrep once.
+        bias: add a constant to every scalar 0e of the output; zero at the start.
     """
 
-    def __init__(self, irreps_in: Irreps, irreps_out: Irreps) -> None:
+    def __init__(self, irreps_in: Irreps, irreps_out: Irreps, bias: bool = False) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
         self.sources = [[k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out]
@@ -28,6 +29,8 @@ class EquivariantLinear(nn.Module):
             # No parameter without entries: it would never get a gradient, which distributed training refuses.
             if source:
                 self.weights.append(nn.Parameter(torch.randn(fan_in, mul)))
+        scalars = sum(mul for mul, ir in self.irreps_out if ir.is_scalar())
+        self.register_parameter("bias", nn.Parameter(torch.zeros(scalars)) if bias and scalars else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(nodes, irreps_in.dim)`` to ``(nodes, irreps_out.dim)``."""
@@ -35,11 +38,12 @@ class EquivariantLinear(nn.Module):
         outputs, weights = [], iter(self.weights)
         for (mul, ir), source in zip(self.irreps_out, self.sources):
             if not source:
-                outputs.append(x.new_zeros(x.shape[0], ir.dim, mul))
-                continue
-            weight = next(weights)
-            block = torch.cat([blocks[k] for k in source], dim=2) if len(source) > 1 else blocks[source[0]]
-            outputs.append(block @ (weight * weight.shape[0] ** -0.5))
+                output = x.new_zeros(x.shape[0], ir.dim, mul)
+            else:
+                weight = next(weights)
+                block = torch.cat([blocks[k] for k in source], dim=2) if len(source) > 1 else blocks[source[0]]
+                output = block @ (weight * weight.shape[0] ** -0.5)
+            outputs.append(output + self.bias if self.bias is not None and ir.is_scalar() else output)
         return join_blocks(outputs)
 
 

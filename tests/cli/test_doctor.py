@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from mlip.cli.doctor import doctor
 from mlip.core.errors import MlipError, ModelFileError, StructureError
-from mlip.models.facet import Facet
+from mlip.models.convolution_network import ConvolutionNetwork
 from mlip.models.model_file import save_model
 from mlip.nn.derivatives import predict
 from mlip.nn.layer_norm import EquivariantLayerNorm
@@ -73,7 +73,7 @@ def test_structure_of_the_user_is_examined(path: Path, tmp_path: Path) -> None:
     assert sum("your structure" in row["name"] for row in report["checks"]) >= 10
 
 
-ALIASING = ("model/activation=silu", "model.mixer_resolution=[10,19]")
+ALIASING = ("model/activation=silu", "model.nonlinearity.resolution=[10,19]")
 
 
 def test_grids_are_compared_for_an_approximate_model(tmp_path: Path) -> None:
@@ -150,15 +150,15 @@ def break_layer_norm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def break_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model centres the caller's positions."""
-    original = Facet.forward
+    original = ConvolutionNetwork.forward
 
-    def forward(self: Facet, graph: Any) -> dict[str, Tensor]:
+    def forward(self: ConvolutionNetwork, graph: Any) -> dict[str, Tensor]:
         graph.pbc.logical_not_().logical_not_()
         graph.cell_shifts.add_(0)
         graph.atomic_numbers.data = graph.atomic_numbers.data.flip(0)
         return original(self, graph)
 
-    monkeypatch.setattr(Facet, "forward", forward)
+    monkeypatch.setattr(ConvolutionNetwork, "forward", forward)
 
 
 def break_finiteness(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,16 +172,16 @@ def break_finiteness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def change_energy(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Tensor], Tensor]) -> None:
     """Plant a defect in the energies of the atoms."""
-    original = Facet.forward
+    original = ConvolutionNetwork.forward
 
-    def forward(self: Facet, graph: Any) -> dict[str, Tensor]:
+    def forward(self: ConvolutionNetwork, graph: Any) -> dict[str, Tensor]:
         energies = change(graph, original(self, graph)["energies"])
         index = graph.get("batch")
         index = torch.zeros(len(energies), dtype=torch.long) if index is None else index
         total = torch.zeros(graph.cell.shape[0], dtype=torch.float64).index_add(0, index, energies)
         return {"energies": energies, "energy": total}
 
-    monkeypatch.setattr(Facet, "forward", forward)
+    monkeypatch.setattr(ConvolutionNetwork, "forward", forward)
 
 
 def edge_sum(graph: Any, axis: int) -> Tensor:
@@ -240,7 +240,7 @@ def test_broken_model_fails_in_the_right_row(
 
 def test_untrained_model_is_not_called_sound(tmp_path: Path) -> None:
     """Without any forces all errors are zero; that must not look like a pass."""
-    model = random_model(compose_model("facet", *SMALL, "model.initial_scale=0.0"), size=0.0)
+    model = random_model(compose_model("facet", *SMALL, "model.norm.initial_scale=0.0"), size=0.0)
     save_model(tmp_path / "m.safetensors", model)
     assert "a molecule without any force" in examine(tmp_path / "m.safetensors", expect=1)["failed"]
 

@@ -20,8 +20,8 @@ from mlip.models.model_file import load_model
 from tests.training.setup import samples
 
 SMALL = [
-    "model.irreps_hidden=8x0e+4x1o", "model.num_layers=2", "model.lmax_edge=1", "model.mixer_resolution=[4,7]",
-    "model.initial_scale=0.5", "cutoff=3.0", "max_epochs=4", "data.split.train=12", "data.split.valid=4",
+    "model.irreps_hidden=8x0e+4x1o", "model.num_layers=2", "model.lmax_edge=1", "model.nonlinearity.resolution=[4,7]",
+    "model.norm.initial_scale=0.5", "cutoff=3.0", "max_epochs=4", "data.split.train=12", "data.split.valid=4",
 ]  # fmt: skip
 
 

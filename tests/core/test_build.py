@@ -47,7 +47,7 @@ def test_configuration_is_not_changed() -> None:
         "torch.load",
         "mlip",
         "mlip.core.build.import_module",  # imported into our module from elsewhere
-        "mlip.models.facet.Irreps",  # a class of e3nn
+        "mlip.models.convolution_network.Irreps",  # a class of e3nn
         "mlip.data.graph.Data",
         "mlip.core.files.os.system",
         "mlip.ops.envelope.polynomial.Polynomial.__init__.__globals__",

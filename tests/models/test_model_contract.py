@@ -29,7 +29,7 @@ VARIANTS = [
     for name in component_names(group)
 ]
 VARIANTS += [
-    ("facet", (*SMALL, "model/activation=quadratic", "model.pair_repulsion=true")),
+    ("facet", (*SMALL, "model/activation=quadratic", "model/pair_term=[zbl]")),
     ("facet", ("model.irreps_hidden=6x0e", "model.num_layers=2", "model/activation=silu")),
     (
         "facet",
@@ -118,7 +118,7 @@ def test_aliasing_falls_with_the_grid_and_vanishes_in_the_exact_variant() -> Non
     config = compose_model("facet", *SMALL, "model/activation=silu")
     errors = []
     for resolution in ([6, 11], [10, 19], [18, 35]):
-        model = random_model({**config, "mixer_resolution": resolution})
+        model = random_model({**config, "nonlinearity": {**config["nonlinearity"], "resolution": resolution}})
         assert not model.exactly_equivariant
         errors.append(symmetry.equivariance_errors(model, molecule(model.elements))["forces"])
     assert errors[1] < 0.5 * errors[0]
@@ -126,7 +126,9 @@ def test_aliasing_falls_with_the_grid_and_vanishes_in_the_exact_variant() -> Non
 
 
 def test_resolution_errors_of_the_doctor() -> None:
-    model = random_model(compose_model("facet", *SMALL, "model/activation=silu", "model.mixer_resolution=[10,19]"))
+    model = random_model(
+        compose_model("facet", *SMALL, "model/activation=silu", "model.nonlinearity.resolution=[10,19]")
+    )
     found = suite.resolution_errors(model, molecule(model.elements))
     assert list(found) == ["6x11", "10x19", "16x30"]
     assert list(found.values()) == sorted(found.values(), reverse=True)
@@ -146,7 +148,7 @@ def test_energies_are_float64_and_include_the_references() -> None:
 
 
 def test_fresh_model_is_the_reference_atoms_and_seeds_count() -> None:
-    config = compose_model("facet", *SMALL, "model.initial_scale=0.0")
+    config = compose_model("facet", *SMALL, "model.norm.initial_scale=0.0")
     one, same, other = build_model(config, seed=1), build_model(config, seed=1), build_model(config, seed=2)
     state = one.state_dict()
     assert all(torch.equal(state[name], value) for name, value in same.state_dict().items())
@@ -201,7 +203,7 @@ def test_atoms_on_top_of_each_other() -> None:
     assert float(found["forces"].detach().abs().max()) < 1e3
     found["forces"].square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    repulsive = small_facet("model.pair_repulsion=true")
+    repulsive = small_facet("model/pair_term=[zbl]")
     near = [evaluate(repulsive, dimer("C", "H", r))["energy"] for r in (0.5, 0.1, 0.01)]
     assert near == sorted(near)
     assert near[-1] > 1000
@@ -214,15 +216,16 @@ def test_real_molecules(reference_data: Path) -> None:
     if not path.is_file():
         pytest.skip(f"there is no {path}")
     config = compose_model("facet", *SMALL, "model/activation=quadratic")
-    config["elements"], energies = ["H", "C", "N", "O"], config["head"]["atomic_energies"]
-    model = random_model({**config, "head": {**config["head"], "atomic_energies": {**energies, "N": -1484.9}}})
+    config["elements"], energies = ["H", "C", "N", "O"], config["head"]["energy"]["atomic_energies"]
+    energies["N"] = -1484.9
+    model = random_model(config)
     atoms = read(path, "0")
     for rows in (suite.equivariance_rows, suite.symmetry_rows, suite.derivative_rows, suite.precision_rows):
         check(rows(model, "3BPA", atoms))
 
 
 def test_repulsion_is_added_to_the_same_model() -> None:
-    plain, repulsive = small_facet(), small_facet("model.pair_repulsion=true")
+    plain, repulsive = small_facet(), small_facet("model/pair_term=[zbl]")
     far, near = dimer("C", "H", 1.4), dimer("C", "H", 0.4)
     assert evaluate(plain, far)["energy"] == evaluate(repulsive, far)["energy"]
     assert evaluate(repulsive, near)["energy"] - evaluate(plain, near)["energy"] > 10.0
@@ -246,7 +249,7 @@ def test_gradient_of_a_force_loss_by_finite_differences() -> None:
 
     loss(True).backward()
     # Shifts of the energy are no business of forces; every other parameter is.
-    trained = {name: p for name, p in model.named_parameters() if name != "head.shifts"}
+    trained = {name: p for name, p in model.named_parameters() if name != "heads.energy.shifts"}
     for name, parameter in trained.items():
         flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
         k = int(gradient.abs().argmax())

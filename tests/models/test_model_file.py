@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from mlip.core.errors import MlipError, ModelFileError
 from mlip.models.build import build_model
-from mlip.models.facet import Facet
+from mlip.models.convolution_network import ConvolutionNetwork
 from mlip.models.model_file import FORMAT_VERSION, load_model, read_header, save_model
 from mlip.testing.evaluate import evaluate
 from mlip.testing.structures import molecule
@@ -46,7 +46,7 @@ def tamper(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("backend", component_names("tensor_product"))
 def test_round_trip_is_bit_equal(tmp_path: Path, dtype: torch.dtype, backend: str) -> None:
-    model = small_facet(f"model/tensor_product={backend}", "model.pair_repulsion=true").to(dtype)
+    model = small_facet(f"model/tensor_product={backend}", "model/pair_term=[zbl]").to(dtype)
     save_model(tmp_path / "m.safetensors", model, {"note": "é"})
     loaded = load_model(tmp_path / "m.safetensors")
     atoms = molecule(model.elements)
@@ -202,15 +202,15 @@ def test_weights_that_do_not_fit_are_refused(path: Path) -> None:
         weights["embedding"] = torch.zeros(2, 6)
 
     def missing(header: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-        del weights["head.readout"]
+        del weights["heads.energy.readouts.0.weights.0"]
 
     def surplus(header: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-        weights["head.secret"] = torch.zeros(2)
+        weights["heads.secret"] = torch.zeros(2)
 
     cases = [
         (wrong_shape, r"'embedding' should have shape \(3, 6\), has \(2, 6\)"),
-        (missing, "missing .*head.readout"),
-        (surplus, "unexpected .*head.secret"),
+        (missing, "missing .*heads.energy.readouts"),
+        (surplus, "unexpected .*heads.secret"),
     ]
     for change, words in cases:
         with pytest.raises(ModelFileError, match=words):
@@ -219,9 +219,9 @@ def test_weights_that_do_not_fit_are_refused(path: Path) -> None:
 
 def test_weights_that_are_not_finite_are_refused(path: Path) -> None:
     def change(header: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-        weights["head.readout"][0] = float("nan")
+        weights["heads.energy.readouts.0.weights.0"][0] = float("nan")
 
-    with pytest.raises(ModelFileError, match=r"head\.readout.*not finite"):
+    with pytest.raises(ModelFileError, match=r"heads\.energy\.readouts.*not finite"):
         load_model(tamper(path, change))
 
 
@@ -242,7 +242,7 @@ def test_only_models_with_a_configuration_are_saved(tmp_path: Path) -> None:
 def test_metadata_that_is_not_json_is_refused_and_nothing_is_written(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(ModelFileError, match="metadata"):
-        save_model(path, small_facet(), {"model": Facet})
+        save_model(path, small_facet(), {"model": ConvolutionNetwork})
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 

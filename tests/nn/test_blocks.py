@@ -15,9 +15,10 @@ from mlip.core.errors import ConfigError
 from mlip.nn.activations import Activation, Quadratic, SiLU
 from mlip.nn.convolution import Convolution
 from mlip.nn.edge_vectors import safe_norm
+from mlip.nn.edges import Edges
 from mlip.nn.layer_norm import EquivariantLayerNorm
 from mlip.nn.linear import EquivariantLinear, fit_channels
-from mlip.nn.sphere_mixer import ScalarMixer, SphereMixer
+from mlip.nn.nonlinearity.sphere_mixer import GridMixer, ScalarMixer, SphereMixer
 from mlip.ops.layout import natural_irreps, split_blocks, to_e3nn
 from mlip.ops.spherical_harmonics import spherical_harmonics
 from mlip.testing.wigner import random_rotation, transform
@@ -72,7 +73,7 @@ def test_mixer_with_a_polynomial_is_exactly_equivariant(irreps: Irreps) -> None:
 
 def test_grid_one_point_too_coarse_is_not_exact_and_says_so() -> None:
     irreps = IRREPS[0]
-    latitudes, longitudes = SphereMixer(irreps, Quadratic()).resolution
+    latitudes, longitudes = GridMixer(irreps, Quadratic()).resolution
     for resolution in ((latitudes - 1, longitudes), (latitudes, longitudes - 1)):
         mixer = randomise(SphereMixer(irreps, Quadratic(), resolution=resolution))
         assert not mixer.exact
@@ -106,7 +107,7 @@ def test_heads_that_do_not_divide_are_refused(num_heads: int) -> None:
 
 def test_mixer_refuses_unnatural_parity() -> None:
     with pytest.raises(ConfigError, match="parities"):
-        SphereMixer(Irreps("4x0e+4x1e"), SiLU())
+        SphereMixer(Irreps("4x0e+4x1e+4x2e+4x3o"), SiLU())
 
 
 def test_scalar_mixer_is_an_mlp() -> None:
@@ -130,6 +131,9 @@ def test_convolution_is_equivariant(name: str, irreps_in: Irreps) -> None:
             5,
             num_neighbors=7.0,
             neighbor_exponent=0.7,
+            elements=("H", "C"),
+            radial_weights=factory("radial_weights", "linear"),
+            self_connection=factory("self_connection", "species"),
         )
     )
     senders, receivers = torch.tensor([1, 2, 3, 0, 5, 3, 1]), torch.tensor([0, 0, 1, 1, 1, 3, 4])
@@ -137,7 +141,8 @@ def test_convolution_is_equivariant(name: str, irreps_in: Irreps) -> None:
     vectors = torch.nn.functional.normalize(features(Irreps("1o"), rows=7, seed=3), dim=1)
 
     def block(x: Tensor, directions: Tensor) -> Tensor:
-        return convolution(x, spherical_harmonics(2, directions), basis, senders, receivers)
+        edges = Edges(directions, basis[:, 0], spherical_harmonics(2, directions), basis, senders, receivers)
+        return convolution(x, edges, torch.tensor([0, 1, 0, 0, 1, 1]))
 
     gaps = []
     for seed in range(3):

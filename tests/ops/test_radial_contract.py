@@ -11,7 +11,7 @@ import torch
 from scipy.interpolate import BSpline as ScipyBSpline
 
 from mlip.core.errors import ConfigError
-from mlip.nn.radial_weights import EnvelopedBasis
+from mlip.nn.enveloped_basis import EnvelopedBasis
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.envelope.flat import Flat
 from mlip.ops.envelope.polynomial import Polynomial

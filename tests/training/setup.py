@@ -43,20 +43,26 @@ def samples(count: int, seed: int) -> list[Sample]:
 def model_config() -> dict[str, Any]:
     partial_of = lambda path, **options: {"_target_": path, "_partial_": True, **options}  # noqa: E731
     return {
-        "_target_": "mlip.models.facet.Facet",
+        "_target_": "mlip.models.convolution_network.ConvolutionNetwork",
         "elements": ["H", "C"],
         "cutoff": CUTOFF,
         "num_neighbors": 4.0,
+        "neighbor_exponent": 0.7,
         "irreps_hidden": "8x0e+4x1o",
         "num_layers": 2,
         "lmax_edge": 1,
         "tensor_product": partial_of("mlip.ops.tensor_product.clebsch_gordan_dense.ClebschGordanDense"),
         "radial": partial_of("mlip.ops.radial.bspline.BSpline", num_basis=6),
         "envelope": partial_of("mlip.ops.envelope.polynomial.Polynomial"),
+        "radial_weights": partial_of("mlip.nn.radial_weights.linear.LinearRadialWeights"),
+        "self_connection": partial_of("mlip.nn.self_connection.linear.LinearSelfConnection"),
+        "nonlinearity": partial_of("mlip.nn.nonlinearity.sphere_mixer.SphereMixer", resolution=[4, 7]),
         "activation": {"_target_": "mlip.nn.activations.SiLU"},
-        "mixer_resolution": [4, 7],
-        "initial_scale": 0.5,
-        "head": partial_of("mlip.nn.heads.energy.EnergyHead", atomic_energies={"H": 0.0, "C": 0.0}),
+        "norm": partial_of("mlip.nn.layer_norm.EquivariantLayerNorm", initial_scale=0.5),
+        "residual": True,
+        "head": {
+            "energy": partial_of("mlip.nn.heads.energy.EnergyHead", atomic_energies={"H": 0.0, "C": 0.0}),
+        },
     }
 
 

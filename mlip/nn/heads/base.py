@@ -1,6 +1,6 @@
 """The interface of heads: from node features to fields."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from e3nn.o3 import Irreps
@@ -10,7 +10,7 @@ from mlip.core.errors import ConfigError
 from mlip.ops.constants import ConstantsModule
 
 
-class Head(ConstantsModule):
+class Head(ConstantsModule, ABC):
     """A map from the node features of a model to fields of the field table.
 
     Args:

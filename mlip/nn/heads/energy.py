@@ -55,6 +55,7 @@ class EnergyHead(Head):
         all_layers: read all layers (MACE, arXiv 2206.07697) instead of the last one; all but the last linearly.
         hidden: widths of the hidden layers of the last layer's readout.
         activation: between these; None: they are linear (SevenNet-0).
+        learned_scales: learn ``scale_z`` and ``shift_z``; if not, they stay as they start, and are no parameters.
     """
 
     provides = ("energies",)
@@ -70,6 +71,7 @@ class EnergyHead(Head):
         all_layers: bool = False,
         hidden: Sequence[int] = (),
         activation: Activation | None = None,
+        learned_scales: bool = True,
     ) -> None:
         super().__init__(irreps_layers, elements)
         missing = [symbol for symbol in elements if symbol not in atomic_energies]
@@ -83,15 +85,19 @@ class EnergyHead(Head):
         self.readouts = nn.ModuleList(
             [Readout(count) for count in self.num_scalars[:-1]] + [Readout(self.num_scalars[-1], hidden, activation)]
         )
-        self.scales = nn.Parameter(torch.ones(len(elements)))
-        self.shifts = nn.Parameter(torch.full((len(elements),), float(shift or 0.0) / scale))
+        self.scale, self.shift = float(scale), float(shift or 0.0)
+        scales, shifts = torch.ones(len(elements)), torch.full((len(elements),), self.shift / self.scale)
+        self.register_parameter("scales", nn.Parameter(scales) if learned_scales else None)
+        self.register_parameter("shifts", nn.Parameter(shifts) if learned_scales else None)
+        self.per_element = type(self).per_element if learned_scales else ()
         self.register_constant(
             "atomic_energies", as_float64([atomic_energies[symbol] for symbol in elements]), keep_dtype=True
         )
-        self.scale = float(scale)
 
     def forward(self, features: Sequence[Tensor], species: Tensor, batch: Tensor, num_graphs: int) -> dict[str, Tensor]:
         read = features[-len(self.readouts) :]
         total = sum(f(x[:, :count]) for f, x, count in zip(self.readouts, read, self.num_scalars))
+        if self.scales is None:
+            return {"energies": self.atomic_energies[species] + (self.scale * total).double() + self.shift}
         learned = self.scale * (self.scales[species] * total + self.shifts[species])
         return {"energies": self.atomic_energies[species] + learned.double()}

@@ -1,6 +1,6 @@
 """The interface of pair terms."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from ase.data import atomic_numbers as _number_of
@@ -11,7 +11,7 @@ from mlip.nn.edges import Edges
 from mlip.ops.constants import ConstantsModule
 
 
-class PairTerm(ConstantsModule):
+class PairTerm(ConstantsModule, ABC):
     """An energy of pairs of atoms that needs no network.
 
     Args:
