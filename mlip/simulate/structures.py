@@ -39,28 +39,41 @@ def read_structure(path: str | os.PathLike[str], frame: int = -1) -> Atoms:
         StructureError: no such file, a format that ASE does not know, damaged content, no such frame, or no
             atoms.
     """
-    path = Path(path)
+    return _read(Path(path), frame, f"frame {frame}")[0]
+
+
+def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
+    """Read all structures from any file that ASE reads, as `read_structure` reads one.
+
+    Raises:
+        StructureError: as `read_structure`.
+    """
+    return _read(Path(path), slice(None), "structures")
+
+
+def _read(path: Path, index: int | slice, what: str) -> list[Atoms]:
     if not path.is_file():
         raise StructureError(f"There is no structure file '{path}'. Give the path of a file that ASE reads.")
     if path.stat().st_size == 0:
         raise StructureError(f"The structure file '{path}' is empty (0 bytes).")
     try:
-        atoms = ase.io.read(str(path), index=frame, do_not_split_by_at_sign=True)
+        read = ase.io.read(str(path), index=index, do_not_split_by_at_sign=True)
     except (IndexError, StopIteration) as error:
         raise StructureError(
-            f"'{path}' has no frame {frame}, or no structure at all: frames count from 0, -1 is the last."
+            f"'{path}' has no {what}, or no structure at all: frames count from 0, -1 is the last."
         ) from error
     except _UNREADABLE as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise StructureError(
             f"'{path}' cannot be read as a structure ({detail}). Give a file that ASE reads, such as CIF, "
-            "POSCAR, "
-            "extended XYZ or .traj, with its usual name."
+            "POSCAR, extended XYZ or .traj, with its usual name."
         ) from error
-    if len(atoms) == 0:
+    found = read if isinstance(read, list) else [read]
+    if not found or any(len(atoms) == 0 for atoms in found):
         raise StructureError(f"The structure in '{path}' has no atoms.")
-    atoms.calc = None
-    return atoms
+    for atoms in found:
+        atoms.calc = None
+    return found
 
 
 def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: str = "final") -> list[Path]:

@@ -1,0 +1,76 @@
+"""Splinified models: the same functions in another basis, and nothing else changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mlip.core.errors import ConfigError
+from mlip.data.build_graph import graph_of
+from mlip.models.splinify import FLOOR, splinify
+from mlip.testing.structures import molecule
+from tests.components import component, compose_model, random_model, small_facet
+
+SIZES = {
+    "nequip": ("model.irreps_hidden=4x0e+2x1o", "model.num_layers=2", "model.lmax_edge=1"),
+    "mace": ("model.irreps_hidden=2x0e+2x1o", "model.lmax_edge=1", "model.correlation=2"),
+}
+
+
+def mlp_model(name: str) -> torch.nn.Module:
+    return random_model(compose_model(name, *SIZES[name], "model.radial_weights.hidden=[8]"), size=0.0)
+
+
+def spline(num_basis: int) -> dict[str, object]:
+    return {**component("radial", "bspline"), "num_basis": num_basis}
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_more_splines_come_closer_and_nothing_else_changes(name: str) -> None:
+    model = mlp_model(name)
+    graph = graph_of(molecule(model.elements), model.graph_builder)
+    exact = model(graph)["energy"]
+    gaps, r2 = [], []
+    for num_basis in (8, 16, 48):
+        new, fits = splinify(model, spline(num_basis))
+        gaps.append(float((new(graph)["energy"] - exact).detach().abs()))
+        r2.append(min(fit.r2 for fit in fits))
+        assert all(fit.parameters_after == num_basis * new.get_submodule(fit.name).weight_numel for fit in fits)
+    assert r2 == sorted(r2)
+    assert r2[-1] > 0.9999
+    assert gaps[-1] < 0.05 * gaps[0]
+    before, after = model.state_dict(), new.state_dict()
+    others = [key for key in after if "radial_weights" not in key and not key.startswith("edges.basis")]
+    assert others
+    assert all(torch.equal(before[key], after[key]) for key in others)
+
+
+def test_fit_is_weighted_least_squares() -> None:
+    """One layer against numpy: distances around 2 Å count, others hardly."""
+    model = mlp_model("nequip")
+    lengths = torch.full((1000,), 2.0, dtype=torch.float64)
+    far, _ = splinify(model, spline(8), torch.full((1000,), 3.5, dtype=torch.float64))
+    new, fits = splinify(model, spline(8), lengths)
+    r = fits[0].distances
+    near = ((r - 2.0).abs() < 0.1).numpy()
+    with torch.no_grad():
+        design = new.edges.basis(r).numpy()
+        old = model.layers[0].convolution.radial_weights(model.edges.basis(r)).numpy()
+        found, other = (m.layers[0].convolution.radial_weights(m.edges.basis(r)).numpy() for m in (new, far))
+    # Bins 48 to 50 of 100 over 4 Å hold the distances, smoothed over three; the rest has the floor.
+    bins = (r.numpy() / 4.0 * 99).astype(int)
+    density = np.where(np.abs(bins - 50) <= 1, 1.0, FLOOR)
+    best, *_ = np.linalg.lstsq(design * density[:, None] ** 0.5, old * density[:, None] ** 0.5, rcond=None)
+    assert np.abs(found - design @ best).max() < 1e-8
+    assert np.square(found - old)[near].sum() < 0.3 * np.square(other - old)[near].sum()
+
+
+def test_what_has_no_mlp_is_refused() -> None:
+    with pytest.raises(ConfigError, match="linear in its basis already"):
+        splinify(small_facet(), spline(8))
+    shapes = random_model(compose_model("shape_classifier", "model.irreps_hidden=4x0e+2x1o", "model.num_layers=1"))
+    with pytest.raises(ConfigError, match="ShapeClassifier has no radial weights"):
+        splinify(shapes, spline(8))
+    with pytest.raises(ConfigError, match="num_basis >= 4"):
+        splinify(mlp_model("nequip"), spline(3))
