@@ -28,7 +28,11 @@ def splinify(
         Path | None, typer.Option("--output", "-o", help="The new model.  [default: MODEL_spline.safetensors]")
     ] = None,
     radial: Annotated[str, typer.Option(help="The new radial basis, an option of model/radial.")] = "bspline",
-    num_basis: Annotated[int, typer.Option(min=1, help="Its size: so many parameters for each radial weight.")] = 10,
+    num_basis: Annotated[int, typer.Option(min=1, help="Its size.")] = 24,
+    rank: Annotated[
+        int,
+        typer.Option(min=0, help="Functions a layer that the weights combine; 0: each weight has one of its own."),
+    ] = 9,
     finetune: Annotated[
         float, typer.Option(min=0, help="Passes over the structures to train on the old model's energies and forces.")
     ] = 0.0,
@@ -40,7 +44,7 @@ def splinify(
 
     \b
     mlip splinify runs/nequip/model.safetensors train.xyz
-    mlip splinify sevennet-0 crystals.xyz --num-basis 10 --finetune 5
+    mlip splinify sevennet-0 crystals.xyz --rank 12 --finetune 5
 
     Reports R² of each layer and, with structures, the largest change of energies and forces on them. Writes the new
     model and a picture of the functions. All other weights stay as they are, unless --finetune trains on.
@@ -60,7 +64,8 @@ def splinify(
         raise ConfigError("--finetune needs structures to train on: name a file of them.")
     original = load_model(model)
     samples = _read(structures or [], limit)
-    new, fits = fit(original, _basis(radial, num_basis), _distances(original, samples))
+    weights = _option("radial_weights", "low_rank", rank=rank) if rank else _option("radial_weights", "linear")
+    new, fits = fit(original, _option("radial", radial, num_basis=num_basis), weights, _distances(original, samples))
     _show_fits(original, new, fits, console)
     if samples:
         _show_changes("the fit", original, new, samples, console)
@@ -71,7 +76,7 @@ def splinify(
         new = distill(new, original, samples, folder, finetune, lr, console)
         _show_changes("fine-tuning", original, new, samples, console)
     record = {
-        "basis": radial, "num_basis": num_basis, "r2": [layer.r2 for layer in fits], "finetune": finetune,
+        "basis": radial, "num_basis": num_basis, "rank": rank, "r2": [layer.r2 for layer in fits], "finetune": finetune,
         "model": str(model), "parameters_before": original.num_parameters,
     }  # fmt: skip
     save_model(target, new, {**original.metadata, "splinified": record})
@@ -80,19 +85,18 @@ def splinify(
     console.print(f"The model is {target}, the picture {picture}.", soft_wrap=True, highlight=False)
 
 
-def _basis(radial: str, num_basis: int) -> dict[str, Any]:
-    """Return the configuration of a radial basis with another size."""
+def _option(group: str, name: str, **options: Any) -> dict[str, Any]:
+    """Return the configuration of an option of a group of ``model``, some values changed."""
     from omegaconf import OmegaConf
 
     from mlip.cli.config_dir import config_dir
     from mlip.core.errors import ConfigError, did_you_mean
 
-    folder = config_dir() / "model" / "radial"
+    folder = config_dir() / "model" / group
     known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if radial not in known:
-        raise ConfigError(f"No radial basis '{radial}'.{did_you_mean(radial, known)} Known: {', '.join(known)}.")
-    config = OmegaConf.to_container(OmegaConf.load(folder / f"{radial}.yaml"))
-    return {**config, "num_basis": num_basis}
+    if name not in known:
+        raise ConfigError(f"There is no {group} '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    return {**OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")), **options}
 
 
 def _read(files: Sequence[Path], limit: int) -> list[Sample]:

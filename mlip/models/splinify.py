@@ -15,7 +15,6 @@ from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model
 from mlip.models.potential import Potential
 from mlip.nn.radial_weights.base import RadialWeights
-from mlip.nn.radial_weights.linear import LinearRadialWeights
 
 POINTS = 2000
 """Distances at which the functions are fitted."""
@@ -23,8 +22,6 @@ NEAREST = 0.1
 """Fraction of the cutoff from which on they are: nearer, no atoms are found."""
 FLOOR = 0.02
 """Least weight of a distance over the largest, so that rare distances are fitted, too."""
-
-_LINEAR = {"_target_": f"{LinearRadialWeights.__module__}.{LinearRadialWeights.__name__}", "_partial_": True}
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,11 @@ class LayerFit:
 
 
 def splinify(
-    model: AtomisticModel, radial: Mapping[str, Any], distances: Tensor | None = None, examples: int = 3
+    model: AtomisticModel,
+    radial: Mapping[str, Any],
+    radial_weights: Mapping[str, Any],
+    distances: Tensor | None = None,
+    examples: int = 3,
 ) -> tuple[AtomisticModel, list[LayerFit]]:
     """Return a copy of a model whose radial functions are linear in another basis, fitted by least squares.
 
@@ -57,23 +58,20 @@ def splinify(
     variable. All other weights of the model are kept (Facet, arXiv 2509.08418, who trims SevenNet-0 like that).
 
     Args:
-        model: a potential with ``radial_weights`` that are not linear.
+        model: a potential.
         radial: configuration of the new basis, as ``model.radial``.
+        radial_weights: configuration of the new weights, as ``model.radial_weights``: linear or of low rank.
         distances: of edges in typical structures, Å, which say where the fit has to be good; None: uniform in volume.
         examples: functions of each layer that are kept for a plot.
 
     Raises:
-        ConfigError: the model has no such functions, or the basis cannot be built.
+        ConfigError: the model has no such functions, the basis cannot be built, or the new weights cannot be fitted.
     """
     if not isinstance(model, Potential) or "radial_weights" not in model.config:
         raise ConfigError(f"{type(model).__name__} has no radial weights to replace.")
     old = deepcopy(model).to(device="cpu", dtype=torch.float64).requires_grad_(False)
     targets = {name: part for name, part in old.named_modules() if isinstance(part, RadialWeights)}
-    if all(isinstance(part, LinearRadialWeights) for part in targets.values()):
-        raise ConfigError(
-            "The radial weights of this model are linear in its basis already: there is no MLP to replace."
-        )
-    config = {**deepcopy(model.config), "radial": dict(radial), "radial_weights": dict(_LINEAR)}
+    config = {**deepcopy(model.config), "radial": dict(radial), "radial_weights": dict(radial_weights)}
     new = build_model(config, dtype=torch.float64)
     _copy_other_weights(old, new)
     r = torch.linspace(NEAREST * model.cutoff, model.cutoff, POINTS, dtype=torch.float64)
@@ -117,8 +115,8 @@ def _density(r: Tensor, distances: Tensor | None) -> Tensor:
 
 def _fit(
     name: str,
-    old: nn.Module,
-    new: nn.Module,
+    old: RadialWeights,
+    new: RadialWeights,
     bases: tuple[Tensor, Tensor],
     r: Tensor,
     density: Tensor,
@@ -126,10 +124,7 @@ def _fit(
 ) -> LayerFit:
     """Set the coefficients of one layer by weighted least squares."""
     target = old(bases[0])
-    root = density.sqrt()[:, None]
-    # The module divides by the root of the number of functions.
-    design = bases[1] * bases[1].shape[1] ** -0.5
-    new.coefficients.copy_(torch.linalg.lstsq(design * root, target * root, driver="gelsd").solution)
+    new.fit(bases[1], target, density)
     found = new(bases[1])
     mean = (density[:, None] * target).sum(dim=0) / density.sum()
     variance = (density[:, None] * (target - mean).square()).sum(dim=0)
@@ -139,7 +134,7 @@ def _fit(
         name,
         float(1 - residual / variance.sum()) if variance.sum() > 0 else 1.0,
         sum(p.numel() for p in old.parameters()),
-        new.coefficients.numel(),
+        sum(p.numel() for p in new.parameters()),
         r,
         target[:, shown],
         found[:, shown],

@@ -23,8 +23,8 @@ def mlp_model(name: str) -> torch.nn.Module:
     return random_model(compose_model(name, *SIZES[name], "model.radial_weights.hidden=[8]"), size=0.0)
 
 
-def spline(num_basis: int) -> dict[str, object]:
-    return {**component("radial", "bspline"), "num_basis": num_basis}
+def spline(num_basis: int) -> tuple[dict[str, object], dict[str, object]]:
+    return {**component("radial", "bspline"), "num_basis": num_basis}, component("radial_weights", "linear")
 
 
 @pytest.mark.parametrize("name", list(SIZES))
@@ -35,7 +35,7 @@ def test_more_splines_come_closer_and_nothing_else_changes(name: str) -> None:
     lengths = (graph.positions[graph.senders] - graph.positions[graph.receivers]).norm(dim=1)
     gaps, r2 = [], []
     for num_basis in (8, 16, 48):
-        new, fits = splinify(model, spline(num_basis), lengths)
+        new, fits = splinify(model, *spline(num_basis), distances=lengths)
         gaps.append(float((predict(new, graph)["forces"] - exact).square().mean().sqrt()))
         r2.append(min(fit.r2 for fit in fits))
         assert all(fit.parameters_after == num_basis * new.get_submodule(fit.name).weight_numel for fit in fits)
@@ -52,8 +52,8 @@ def test_fit_is_weighted_least_squares() -> None:
     """One layer against numpy: distances around 2 Å count, others hardly."""
     model = mlp_model("nequip")
     lengths = torch.full((1000,), 2.0, dtype=torch.float64)
-    far, _ = splinify(model, spline(8), torch.full((1000,), 3.5, dtype=torch.float64))
-    new, fits = splinify(model, spline(8), lengths)
+    far, _ = splinify(model, *spline(8), distances=torch.full((1000,), 3.5, dtype=torch.float64))
+    new, fits = splinify(model, *spline(8), distances=lengths)
     r = fits[0].distances
     near = ((r - 2.0).abs() < 0.1).numpy()
     with torch.no_grad():
@@ -68,11 +68,31 @@ def test_fit_is_weighted_least_squares() -> None:
     assert np.square(found - old)[near].sum() < 0.3 * np.square(other - old)[near].sum()
 
 
-def test_what_has_no_mlp_is_refused() -> None:
-    with pytest.raises(ConfigError, match="linear in its basis already"):
-        splinify(small_facet(), spline(8))
+def test_low_rank_is_the_best_of_its_rank() -> None:
+    """Eckart and Young: what is left are the other singular values, which numpy knows, too."""
+    model = mlp_model("nequip")
+    fine = {**component("radial", "bspline"), "num_basis": 20}
+    low = {**component("radial_weights", "low_rank"), "rank": 3}
+    full, _ = splinify(model, fine, component("radial_weights", "linear"))
+    new, fits = splinify(model, fine, low)
+    r = fits[0].distances
+    with torch.no_grad():
+        basis = new.edges.basis(r)
+        every, three = (m.layers[0].convolution.radial_weights(basis).numpy() for m in (full, new))
+    root = np.sqrt(np.clip((r.numpy() / r.numpy().max()) ** 2, FLOOR, None))[:, None]
+    values = np.linalg.svd(every * root, compute_uv=False)
+    assert np.linalg.norm((every - three) * root) == pytest.approx(np.linalg.norm(values[3:]), rel=1e-6)
+    assert np.linalg.matrix_rank(three, tol=1e-9 * values[0]) == 3
+    assert fits[0].parameters_after == 3 * (20 + model.layers[0].convolution.radial_weights.weight_numel)
+
+
+def test_mistakes() -> None:
     shapes = random_model(compose_model("shape_classifier", "model.irreps_hidden=4x0e+2x1o", "model.num_layers=1"))
     with pytest.raises(ConfigError, match="ShapeClassifier has no radial weights"):
-        splinify(shapes, spline(8))
+        splinify(shapes, *spline(8))
     with pytest.raises(ConfigError, match="num_basis >= 4"):
-        splinify(mlp_model("nequip"), spline(3))
+        splinify(mlp_model("nequip"), *spline(3))
+    with pytest.raises(ConfigError, match="RadialMLP cannot be fitted"):
+        splinify(small_facet(), component("radial", "bspline"), component("radial_weights", "mlp"))
+    with pytest.raises(ConfigError, match="rank >= 1"):
+        splinify(mlp_model("nequip"), spline(8)[0], {**component("radial_weights", "low_rank"), "rank": 0})

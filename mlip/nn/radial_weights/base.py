@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from mlip.core.errors import ConfigError
+
 
 class RadialWeights(nn.Module, ABC):
     """Functions of the distance, one for each weight of a convolution, from the values of a radial basis.
@@ -23,3 +25,18 @@ class RadialWeights(nn.Module, ABC):
     @abstractmethod
     def forward(self, basis: Tensor) -> Tensor:
         """Map ``(edges, num_basis)``, envelope included, to ``(edges, weight_numel)``."""
+
+    def fit(self, basis: Tensor, target: Tensor, density: Tensor) -> None:
+        """Set the parameters so that ``Σ_r density(r) |forward(basis) - target|²`` is smallest.
+
+        Args:
+            basis: ``(points, num_basis)`` at some distances.
+            target: ``(points, weight_numel)`` there.
+            density: ``(points,)`` weights of the distances.
+
+        Raises:
+            ConfigError: this form has no such solution, as an MLP.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot be fitted by least squares: choose linear or low_rank."
+        )

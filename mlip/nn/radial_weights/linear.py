@@ -18,3 +18,9 @@ class LinearRadialWeights(RadialWeights):
 
     def forward(self, basis: Tensor) -> Tensor:
         return basis @ (self.coefficients * self.coefficients.shape[0] ** -0.5)
+
+    def fit(self, basis: Tensor, target: Tensor, density: Tensor) -> None:
+        root = density.sqrt()[:, None]
+        best = torch.linalg.lstsq(basis * root, target * root, driver="gelsd").solution
+        with torch.no_grad():
+            self.coefficients.copy_(best * self.coefficients.shape[0] ** 0.5)
