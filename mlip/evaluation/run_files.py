@@ -1,0 +1,12 @@
+"""Names of the files in the folder of a training run."""
+
+CONFIG = "config.yaml"
+RECORD = "run.json"
+LOG = "log.csv"
+MODEL = "model.safetensors"
+OUTPUT = "output.txt"
+"""What the process of a run printed that a sweep started."""
+FAILURE = "failure.json"
+"""Why a run of a sweep failed."""
+EVALUATION = "metrics.json"
+"""What ``mlip evaluate`` writes into its folder."""

@@ -1,0 +1,96 @@
+"""What a training step costs: time and memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+KEPT = 1000
+"""Steps whose time is kept: the last ones."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Cost of a step of a training.
+
+    Attributes:
+        seconds: median wall time from the end of one step to the end of the next, loading included; None without steps.
+        cpu_seconds: the same of the training thread's own time, which other programs on the machine do not lengthen.
+        peak_memory: highest memory in bytes, of the tensors on a GPU, else of the process; None where unknown.
+    """
+
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
+
+
+class StepMeter(Callback):
+    """Measure a step while training; validations are left out, and checkpoints are too rare for a median."""
+
+    def __init__(self) -> None:
+        self._times: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        self._stamp: tuple[float, float] | None = None
+        self._peak: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"times": [list(pair) for pair in self._times], "peak": self._peak}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._times.extend((float(wall), float(cpu)) for wall, cpu in state_dict["times"])
+        self._peak = state_dict["peak"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        if self._stamp is None:
+            self._stamp = _now()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        now = _now()
+        if self._stamp is not None:
+            self._times.append((now[0] - self._stamp[0], now[1] - self._stamp[1]))
+        self._stamp = now
+        peak = peak_memory(pl_module.device)
+        self._peak = peak if self._peak is None or peak is None else max(peak, self._peak)
+
+    def on_validation_start(self, *args: Any) -> None:
+        self._stamp = None
+
+    def cost(self) -> StepCost:
+        """Return what was measured so far."""
+        if not self._times:
+            return StepCost(peak_memory=self._peak)
+        wall, cpu = zip(*self._times)
+        return StepCost(median(wall), median(cpu), self._peak)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the highest memory so far in bytes: of the tensors on a GPU, else of this process; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage would count what the program had that started this one.
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
+
+
+def _now() -> tuple[float, float]:
+    return time.monotonic(), time.thread_time()
