@@ -26,6 +26,8 @@ STATISTICS = {
     "atomic_energies": ENERGIES,
     "force_rms": 1.3,
     "energy_per_atom_mean": -4.5,
+    "charge": [-1, 0, 1],
+    "spin": [1, 2, 3],
 }
 
 
@@ -38,7 +40,9 @@ def component(group: str, name: str) -> dict[str, Any]:
     """Return the plain configuration of an option, its references to the statistics resolved."""
     text = (config_dir() / "model" / group / f"{name}.yaml").read_text(encoding="utf-8")
     node = OmegaConf.create({"cutoff": 5.0, "statistics": STATISTICS, "node": yaml.safe_load(text)})
-    return OmegaConf.to_container(node, resolve=True)["node"]
+    found = OmegaConf.to_container(node, resolve=True)["node"]
+    # Of options of a list (heads, pair terms) the only key is their name.
+    return found[name] if list(found) == [name] else found
 
 
 def factory(group: str, name: str) -> Any:
@@ -70,7 +74,7 @@ def random_model(config: dict[str, Any], seed: int = 0, size: float = 0.3) -> At
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
-    return model
+    return model.eval()
 
 
 def small_facet(*overrides: str, seed: int = 0) -> AtomisticModel:

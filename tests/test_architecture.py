@@ -116,8 +116,8 @@ def has_component(module: ModuleType) -> bool:
 
 
 def test_consumers_name_no_backend() -> None:
-    """Blocks and models take objects and factories; only ZBL has an envelope of its own."""
-    allowed = {("zbl.py", "mlip.ops.envelope.polynomial")}
+    """Blocks and models take objects and factories; only repulsive pair terms have an envelope of their own."""
+    allowed = {("base.py", "mlip.ops.envelope.polynomial")}
     plugs = list(PLUG_POINTS)
     found = {
         (path.name, module)

@@ -13,6 +13,7 @@ from typer.main import get_command
 from mlip.cli.compose import compose
 from mlip.cli.data.source import find_source
 from mlip.cli.main import app
+from mlip.cli.sweep import Job, expand
 from tests.components import repository_root
 
 ROOT = repository_root()
@@ -76,7 +77,8 @@ def test_settings_exist(page: str, line: str, tmp_path: Path, monkeypatch: pytes
     if command == "evaluate":
         find_source(overrides)
     else:
-        compose(command, overrides)
+        for job in expand(overrides) if "-m" in words else [Job("", tuple(overrides))]:
+            compose(command, job.overrides)
 
 
 def test_defaults_are_the_defaults() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +13,19 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlip.calculators.structure_checks import check_stress_defined, check_structure, stress_problem
+from mlip.calculators.committee import Source, load_as_one, spread_properties, spread_results, spreads_to_predict
+from mlip.calculators.structure_checks import check_stress_defined, check_structure, given_inputs, stress_problem
 from mlip.core.errors import ConfigError, StructureError
+from mlip.core.fields import SPREADS
 from mlip.data.build_graph import graph_of
+from mlip.data.inputs import stated_inputs
 from mlip.data.neighbours import SkinNeighbourList
-from mlip.models.base import AtomisticModel
 from mlip.models.build import parse_dtype
-from mlip.models.model_file import load_model
 from mlip.nn.derivatives import predict
 
 log = logging.getLogger(__name__)
+
+_STRESSES = {"stress", SPREADS["stress"]}
 
 
 class MLIPCalculator(Calculator):
@@ -38,6 +39,10 @@ class MLIPCalculator(Calculator):
     derivative over the volume of the cell; for slabs and wires its components along non-periodic directions
     are zero, and the volume is that of the cell as given, vacuum included. A molecule has none.
 
+    A committee (several models, or a model with several readouts) has besides ``energy_std`` (eV), ``energies_std``
+    (atoms,) eV, ``forces_std`` (atoms,) eV/Å and ``stress_std`` (eV/Å³) in the results: standard deviations over its
+    members, see :func:`mlip.nn.derivatives.spread`. ``calc.get_property("forces_std", atoms)`` computes one.
+
     Forces and stress are computed only where they are asked for. What was asked for at one structure is
     computed at once at the next one, so an NPT run makes one backward pass a step, not two.
 
@@ -45,47 +50,59 @@ class MLIPCalculator(Calculator):
     graph builder chooses the edges among its pairs, the same ones as in training; one that has no finite cutoff
     builds a graph at every call. A builder that needs tags takes those of the atoms (``atoms.set_tags``).
 
+    A model that was trained with charge and spin needs them of every structure: ``atoms.info["charge"]`` and
+    ``atoms.info["spin"]`` (the multiplicity 2S + 1), or ``charge`` and ``spin`` here. A model with a head for them
+    has ``magmoms`` (atoms,) μB in the results: sizes, so that their sum is no moment of the cell.
+
     Attributes:
         model: the model in use, in evaluation mode; a copy of the one passed in, so that training on does
             not change numbers that ASE has cached.
         neighbours: the list with its skin; None if the graph has no finite cutoff.
+        given: charge and spin of structures that do not state them.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's interface
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | AtomisticModel,
+        model: Source | Sequence[Source],
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype | None = None,
         skin: float = 0.5,
+        charge: int | None = None,
+        spin: int | None = None,
     ) -> None:
         """Load or copy the model.
 
         Args:
-            model: path of a model file, or a model.
+            model: path of a model file, name of an imported model (``sevennet-0``), or a model. Several are a
+                committee: results are the means over them.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …
             dtype: ``"float32"``, ``"float64"``, or None for the model's own. Energies are summed in float64
                 either way. float64 takes 1.5–1.9 times as long and is worth it for phonons, tight
                 relaxations (fmax below 1e-3 eV/Å) and energy-drift checks.
             skin: Å by which the neighbour list is wider than the cutoff; 0 builds it anew at every step.
+            charge: total charge in e of structures that do not state it, for a model that reads it.
+            spin: their multiplicity 2S + 1, likewise.
 
         Raises:
             ModelFileError: the file is not a model file.
-            ConfigError: unknown dtype, a device this machine does not have, or a model without an energy.
+            ConfigError: unknown dtype, a device this machine does not have, a model without an energy, models that do
+                not fit together, or a charge or spin for a model that does not read it.
         """
         super().__init__()
         device, dtype = resolve_device(device), parse_dtype(dtype)
-        if isinstance(model, str | os.PathLike):
-            self.model = load_model(model, device=device, dtype=dtype)
-        else:
-            self.model = copy.deepcopy(model).to(device=device, dtype=dtype or model.dtype)
+        self.model = load_as_one(model, device, dtype)
         if "energy" not in self.model.fields:
             raise ConfigError(
                 f"A calculator needs a model of the energy; {type(self.model).__name__} predicts "
                 f"{', '.join(self.model.fields)}. Evaluate it with mlip evaluate or mlip.nn.derivatives.predict."
             )
         self.model.eval().requires_grad_(False)
+        self.implemented_properties = [*type(self).implemented_properties, *spread_properties(self.model)]
+        if "magmoms" in self.model.fields:
+            self.implemented_properties.append("magmoms")
+        self.given = given_inputs(self.model, charge=charge, spin=spin)
         builder = self.model.graph_builder
         self.neighbours = SkinNeighbourList(builder.cutoff, skin) if math.isfinite(builder.cutoff) else None
         if not builder.smooth:
@@ -93,6 +110,12 @@ class MLIPCalculator(Calculator):
                 "This model's graph is not smooth (%s): energies jump and forces do not tell where the graph changes. "
                 "Do not trust MD, phonons and tight relaxations; train with model/graph=radius for them.",
                 builder.description,
+            )
+        if "forces" in self.model.fields:
+            log.warning(
+                "A head of this model gives forces by itself (direct_forces), not as the slope of its energy: energy "
+                "is not conserved in MD, relaxations may stop beside the minimum, the stress is that of the energy. "
+                "Do not trust MD and phonons; train with model/head=[energy] for them."
             )
         self._asked: set[str] = set()
 
@@ -116,8 +139,11 @@ class MLIPCalculator(Calculator):
             "cell": np.array_equal(last.cell.array, atoms.cell.array),
             "pbc": np.array_equal(last.pbc, atoms.pbc),
         }
-        needed = self.model.graph_builder.needs
+        needed = {*self.model.graph_builder.needs, *self.model.inputs}
         same |= {name: np.array_equal(last.arrays.get(name), atoms.arrays.get(name)) for name in needed}
+        same |= {
+            f"info {name}": np.array_equal(last.info.get(name), atoms.info.get(name)) for name in self.model.inputs
+        }
         return [name for name, equal in same.items() if not equal]
 
     def calculate(
@@ -130,31 +156,33 @@ class MLIPCalculator(Calculator):
 
         Raises:
             StructureError: no atoms, unknown elements, positions or energies that are not finite, periodic
-                axes without volume.
+                axes without volume, a charge or spin that is missing or unknown to the model.
             StressUndefinedError: the stress of a molecule, or of a cell without volume.
         """
         super().calculate(atoms, properties, system_changes)
         check_structure(self.atoms, self.model)
         wanted = set(properties)
-        if "stress" in wanted:
+        if wanted & _STRESSES:
             check_stress_defined(self.atoms)
         if system_changes:
-            wanted |= self._asked - {"stress"}
-            if "stress" in self._asked and stress_problem(self.atoms) is None:
-                wanted.add("stress")
+            wanted |= self._asked - _STRESSES
+            if self._asked & _STRESSES and stress_problem(self.atoms) is None:
+                wanted |= self._asked & _STRESSES
             self._asked = set(properties)
         self.results.update(self._evaluate(wanted))
 
     def _evaluate(self, wanted: set[str]) -> dict[str, Any]:
         """Run the model once, and the backward pass if a derivative is wanted."""
         pairs = None if self.neighbours is None else self.neighbours.update(self.atoms)
-        graph = graph_of(self.atoms, self.model.graph_builder, pairs=pairs).to(self.model.device)
+        inputs = stated_inputs(self.atoms, self.model.inputs, self.given)
+        graph = graph_of(self.atoms, self.model.graph_builder, inputs, pairs).to(self.model.device)
         fields = ["energy", "energies"]
-        if wanted & {"forces", "stress"}:
+        if wanted & _STRESSES:
+            fields.append("stress")
+        if wanted & {"forces", SPREADS["forces"]} or "stress" in fields:
             # With the stress the forces come for free, and whoever asks for one mostly needs the other.
             fields.append("forces")
-        if "stress" in wanted:
-            fields.append("stress")
+        fields += spreads_to_predict(self.model, {*wanted, *fields})
         predicted = {name: value.cpu().numpy() for name, value in predict(self.model, graph, fields).items()}
         energy = float(predicted["energy"][0])
         forces = predicted.get("forces")
@@ -165,11 +193,13 @@ class MLIPCalculator(Calculator):
                 f"{len(self.atoms)} atoms: do two atoms coincide, or is the model damaged?"
             )
         results = {"energy": energy, "free_energy": energy, "energies": predicted["energies"]}
+        if "magmoms" in predicted:
+            results["magmoms"] = predicted["magmoms"]
         if forces is not None:
             results["forces"] = forces
-        if "stress" in wanted:
+        if "stress" in fields:
             results["stress"] = full_3x3_to_voigt_6_stress(predicted["stress"][0])
-        return results
+        return results | spread_results(predicted)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

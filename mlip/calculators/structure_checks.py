@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from mlip.core.errors import StructureError
+from mlip.core.errors import ConfigError, StructureError
 from mlip.models.base import AtomisticModel
 
 SMALLEST_VOLUME = 1e-3
@@ -44,6 +44,21 @@ def check_structure(atoms: Atoms, model: AtomisticModel) -> None:
         )
     if not np.isfinite(atoms.cell.array).all():
         raise StructureError(f"The cell must be finite, got {atoms.cell.array.tolist()}.")
+
+
+def given_inputs(model: AtomisticModel, **given: int | None) -> dict[str, int]:
+    """Return the inputs that the caller gives, such as the charge of all structures.
+
+    Raises:
+        ConfigError: the model does not read one of them: it would have no effect.
+    """
+    found = {name: value for name, value in given.items() if value is not None}
+    for name in found:
+        if name not in model.inputs:
+            raise ConfigError(
+                f"This model does not read the {name} of a structure, it would have no effect: leave it out."
+            )
+    return found
 
 
 def stress_problem(atoms: Atoms) -> str | None:

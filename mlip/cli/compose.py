@@ -84,6 +84,9 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
         options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
         hint = did_you_mean(option, options)
         return f"There is no '{group}={option}'.{hint} Known: {', '.join(options) or 'none'}."
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", _first_line(error)):
+        train = " To train with each of them, add -m." if name == "train" else ""
+        return f"'{found.group(1)}' has several values.{train} A list is written in brackets: key=[a,b]."
     if found := re.search(r"In '[^']+': Could not (?:load|find) '([^']+)'", text):
         return f"There is no configuration '{found.group(1)}'."
     return f"The overrides cannot be applied: {_first_line(error)}."

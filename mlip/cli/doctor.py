@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    model: Annotated[Path, typer.Argument(help="Model file, as training writes it.")],
+    model: Annotated[Path, typer.Argument(help="Model file, or the name of an imported model.")],
     structure: Annotated[
         Path | None,
         typer.Argument(help="A structure of yours, in any format ASE reads; its last frame is used."),
@@ -48,10 +48,12 @@ def doctor(
 def _read(path: Path, model: AtomisticModel) -> Any:
     """Read the user's structure and refuse what the model cannot evaluate."""
     from mlip.calculators.structure_checks import check_structure
+    from mlip.data.inputs import stated_inputs
     from mlip.simulate.structures import read_structure
 
     atoms = read_structure(path)
     check_structure(atoms, model)
+    stated_inputs(atoms, model.inputs)
     return atoms
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlip.data.datasets.base import Progress
     from mlip.data.graph import AtomGraph
     from mlip.data.subset import Subset as Samples
+    from mlip.evaluation.calibration import Calibration
     from mlip.evaluation.metrics import ErrorStatistics
     from mlip.evaluation.predict import Prediction
     from mlip.models.base import AtomisticModel
@@ -31,7 +32,7 @@ class Subset(StrEnum):
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model file, as training writes it.")],
+    model: Annotated[Path, typer.Argument(help="Model file, or the name of an imported model.")],
     overrides: Annotated[
         list[str],
         typer.Argument(
@@ -65,13 +66,14 @@ def evaluate(
     from mlip.cli.data.source import find_source
     from mlip.cli.progress import ProgressBar
     from mlip.core.errors import MlipError
+    from mlip.evaluation.calibration import Calibration
     from mlip.evaluation.metrics import ErrorStatistics
     from mlip.evaluation.report import write_report
     from mlip.models.model_file import load_model
 
     console = Console()
     data = find_source(overrides).config
-    folder = _claim(output or _default_folder(data, subset), overwrite)
+    folder = _claim(output or default_folder(data, subset), overwrite)
     potential = load_model(model, device=device, dtype=dtype)
     with ProgressBar("reading the data", console) as progress:
         samples = _select(data, subset, exclude, progress)
@@ -88,20 +90,21 @@ def evaluate(
         "device": str(potential.device),
     }
     title = f"{model.name} on {_source(data)}" + ("" if subset is Subset.all else f" ({subset.value})")
-    results = _predict(potential, samples, statistics, max_edges, console)
+    results, calibration = _predict(potential, samples, statistics, max_edges, console), Calibration()
     try:
-        right = write_report(folder, samples, results, statistics, record, title)
+        right = write_report(folder, samples, results, statistics, record, title, calibration)
     except MlipError:
         with suppress(OSError):
             folder.rmdir()
         raise
     _show(statistics, title, len(samples), console)
+    _show_uncertainty(calibration, console)
     if right is not None:
         console.print(f"{right} structures classified correctly", highlight=False)
     console.print(f"Results are in {folder}", soft_wrap=True, highlight=False)
 
 
-def _default_folder(data: dict[str, Any], subset: Subset) -> Path:
+def default_folder(data: dict[str, Any], subset: Subset) -> Path:
     """Return ``evaluate_DATA`` or ``evaluate_DATA_SUBSET`` after the first path of the data."""
     source = _source(data)
     path = source[0] if isinstance(source, list) else source
@@ -176,12 +179,23 @@ def _predict(
 ) -> Iterator[tuple[AtomGraph, Prediction]]:
     """Yield graphs and predictions, with a progress bar on a terminal."""
     from mlip.cli.progress import ProgressBar
+    from mlip.core.fields import SPREADS
     from mlip.data.loading import GraphDataset
     from mlip.evaluation.predict import predict_each
+    from mlip.nn.derivatives import predictable
 
-    graphs = GraphDataset(samples, model.graph_builder, labels=statistics.fields, elements=model.elements, once=True)
+    graphs = GraphDataset(
+        samples,
+        model.graph_builder,
+        labels=statistics.fields,
+        elements=model.elements,
+        once=True,
+        inputs=model.inputs,
+    )
     with ProgressBar("evaluating", console) as report:
-        each = predict_each(model, graphs, statistics.fields, max_edges=max_edges, statistics=statistics)
+        spreads = [SPREADS[name] for name in statistics.fields if SPREADS.get(name) in predictable(model)]
+        fields = (*statistics.fields, *spreads)
+        each = predict_each(model, graphs, fields, max_edges=max_edges, statistics=statistics)
         for number, result in enumerate(each):
             report(number / len(samples), number)
             yield result
@@ -192,15 +206,15 @@ def _show(statistics: ErrorStatistics, title: str, structures: int, console: Con
     from rich.table import Table
     from rich.text import Text
 
-    from mlip.core.fields import FIELDS, LABELS
-    from mlip.evaluation.metrics import error_keys
+    from mlip.core.fields import LABELS
+    from mlip.evaluation.metrics import error_keys, error_unit
 
     errors, counts = statistics.compute(), statistics.counts()
     rows = [("energy per atom", "energy_per_atom", "meV/atom"), ("energy per structure", "energy", "meV")]
     rows += [("forces", "forces", "meV/Å")]
     rows += [(f"forces on {symbol}", f"forces/{symbol}", "meV/Å") for symbol in statistics.elements()]
-    rows += [("stress", "stress", "meV/Å³")]
-    rows += [(label.replace("_", " "), label, "") for label in LABELS if FIELDS[label].unit == "1"]
+    others = [label for label in LABELS if label not in ("energy", "forces")]
+    rows += [(label.replace("_", " "), label, error_unit(label)[0]) for label in others]
     table = Table(title=Text(f"{title}: {structures} structures"), title_justify="left")
     table.add_column("error of")
     for name in ("MAE", "RMSE"):
@@ -215,3 +229,22 @@ def _show(statistics: ErrorStatistics, title: str, structures: int, console: Con
         if count["missing"]:
             total = count["labelled"] + count["missing"]
             console.print(f"{field}: {count['missing']} of {total} values have no label and were skipped.")
+
+
+def _show_uncertainty(calibration: Calibration, console: Console) -> None:
+    """Print how far the spread of a committee tells its errors; nothing for a single model."""
+    from rich.table import Table
+
+    found = calibration.result()
+    if not found:
+        return
+    table = Table(title="Spread of the committee against its errors", title_justify="left")
+    table.add_column("of")
+    for name in ("error", "spread", "error / spread", "correlation"):
+        table.add_column(name, justify="right")
+    table.add_column("unit")
+    for name, one in found.items():
+        numbers = [one.error, one.spread, one.ratio, one.correlation]
+        unit = "meV" if name == "energy" else "meV/Å"
+        table.add_row(name, *("–" if value is None else f"{value:.3g}" for value in numbers), unit)
+    console.print(table)

@@ -8,7 +8,7 @@ import typer
 
 
 def info(
-    model: Annotated[Path, typer.Argument(help="Model file, as training writes it.")],
+    model: Annotated[Path, typer.Argument(help="Model file, or the name of an imported model.")],
     config: Annotated[bool, typer.Option("--config", help="Print the model's configuration too.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
@@ -25,13 +25,14 @@ def info(
     from rich.json import JSON
 
     from mlip.models.model_file import read_header
+    from mlip.models.names import find_model
 
     header = read_header(model)
     if json_output:
         typer.echo(json.dumps(header, indent=2, ensure_ascii=False))
         return
     console = Console()
-    console.print(_card(model, header))
+    console.print(_card(find_model(model), header))
     for title, values in _sections(header).items():
         if values:
             console.print(_table(title, values))
@@ -61,11 +62,11 @@ def _card(path: Path, header: Mapping[str, Any]) -> Any:
 def _sections(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Split reference energies and metadata into one flat table each."""
     metadata = dict(header["metadata"])
-    head = header["config"].get("head")
-    energies = head.get("atomic_energies") if isinstance(head, Mapping) else None
+    heads = header["config"].get("head")
     sections: dict[str, dict[str, Any]] = {}
-    if isinstance(energies, Mapping):
-        sections["Reference energies of the atoms / eV"] = dict(energies)
+    for head in heads.values() if isinstance(heads, Mapping) else ():
+        if isinstance(head, Mapping) and isinstance(head.get("atomic_energies"), Mapping):
+            sections["Reference energies of the atoms / eV"] = dict(head["atomic_energies"])
     loose = {name: value for name, value in metadata.items() if not isinstance(value, Mapping)}
     for name, value in metadata.items():
         if isinstance(value, Mapping) and name != "config":

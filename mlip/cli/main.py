@@ -10,12 +10,16 @@ from typer.core import TyperGroup
 
 from mlip import __version__
 from mlip.cli.bench import bench
+from mlip.cli.committee import committee
+from mlip.cli.compare import compare
 from mlip.cli.data.app import data
 from mlip.cli.doctor import doctor
 from mlip.cli.evaluate import evaluate
+from mlip.cli.import_model import import_model
 from mlip.cli.info import info
 from mlip.cli.md import md
 from mlip.cli.relax import relax
+from mlip.cli.splinify import splinify
 from mlip.cli.tensor_products import tensor_products
 from mlip.cli.train import train
 from mlip.core.errors import MlipError, TrainingInterrupted
@@ -77,8 +81,9 @@ def root(
     """Equivariant machine-learning potentials: train on DFT data, evaluate, relax, run molecular dynamics."""
 
 
-for command in (train, evaluate, relax, md, doctor, info):
+for command in (train, compare, evaluate, relax, md, doctor, info, splinify, committee):
     app.command()(command)
+app.command("import")(import_model)
 app.add_typer(tensor_products, name="tensor-products")
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")

@@ -35,7 +35,10 @@ class ThermostatName(StrEnum):
 
 def md(
     structure: Annotated[Path, typer.Argument(help="Any file that ASE reads: CIF, POSCAR, xyz, traj, …")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Model file, as training writes it.")],
+    model: Annotated[
+        list[Path],
+        typer.Option("--model", "-m", help="Model file, or the name of an imported model; several are a committee."),
+    ],
     ensemble: Annotated[EnsembleName, typer.Option(help="What is kept constant.")] = EnsembleName.nvt,
     temperature: Annotated[float, typer.Option(help="K; with nve of the starting velocities only.")] = 300.0,
     steps: Annotated[int, typer.Option(help="Step to end at, counted from the start of the first run.")] = 10_000,
@@ -57,6 +60,10 @@ def md(
     output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: md_STRUCTURE]")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Continue the run in the output folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    charge: Annotated[
+        int | None, typer.Option(help="Total charge in e, for a model that reads it; or charge=… in the extxyz file.")
+    ] = None,
+    spin: Annotated[int | None, typer.Option(help="Multiplicity 2S + 1, likewise.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.  [default: the model's]")] = None,
     skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
@@ -73,6 +80,7 @@ def md(
     from rich.console import Console
 
     from mlip.calculators.ase import MLIPCalculator
+    from mlip.calculators.committee import named
     from mlip.core.errors import SimulationError
     from mlip.simulate.md import MDFiles, run_md
     from mlip.simulate.output import claim_folder, write_summary
@@ -90,7 +98,10 @@ def md(
     }
     chosen = choose_ensemble(ensemble, thermostat, temperature, options)
     atoms = read_structure(structure, frame)
-    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin)
+    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
+    # Into the files of the results, too; what the file states otherwise is an error of the calculator.
+    for name, value in calculator.given.items():
+        atoms.info.setdefault(name, value)
     advice = "continue it with --restart, replace it with --overwrite, or choose another folder with --output."
     folder = claim_folder(output or Path(f"md_{structure.stem}"), "trajectory.traj", overwrite or restart, advice)
     files = MDFiles(folder / "trajectory.traj", folder / "thermo.csv", restart)
@@ -110,7 +121,7 @@ def md(
             callback=report,
         )
     write_final_structure(folder, summary.atoms)
-    write_summary(folder / "summary.json", {"structure": str(structure), "model": str(model), **summary.as_dict()})
+    write_summary(folder / "summary.json", {"structure": str(structure), "model": named(model), **summary.as_dict()})
     title = f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}"
     plot_md(folder / "md.png", read_thermo(folder / "thermo.csv"), len(summary.atoms), title)
     _show(summary, folder, console)
@@ -191,6 +202,9 @@ def _show(summary: "MDSummary", folder: Path, console: "Console") -> None:
     if summary.pressure_mean is not None:
         table.add_row("mean pressure / GPa", f"{summary.pressure_mean:.3f}")
         table.add_row("mean volume / Å³", f"{summary.volume_mean:.3f}")
+    if summary.energy_std_mean is not None and summary.forces_std_max is not None:
+        table.add_row("mean energy spread / eV", f"{summary.energy_std_mean:.4f}")
+        table.add_row("largest force spread / eV/Å", f"{summary.forces_std_max:.4f}")
     drift = "–" if summary.drift is None else f"{summary.drift:.4g}"
     table.add_row("energy drift / meV/atom/ps", drift)
     table.add_row("  drift of", summary.drift_of)

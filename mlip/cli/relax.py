@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 def relax(
     structure: Annotated[Path, typer.Argument(help="Any file that ASE reads: CIF, POSCAR, xyz, traj, …")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Model file, as training writes it.")],
+    model: Annotated[
+        list[Path],
+        typer.Option("--model", "-m", help="Model file, or the name of an imported model; several are a committee."),
+    ],
     cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too (periodic directions only).")] = False,
     pressure: Annotated[float, typer.Option(help="Target pressure in GPa, with --cell.")] = 0.0,
     fmax: Annotated[float, typer.Option(help="Stop when the largest force is below, eV/Å.")] = 0.05,
@@ -22,6 +25,10 @@ def relax(
     frame: Annotated[int, typer.Option(help="Frame of a file with several structures; -1 is the last.")] = -1,
     output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: relax_STRUCTURE]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
+    charge: Annotated[
+        int | None, typer.Option(help="Total charge in e, for a model that reads it; or charge=… in the extxyz file.")
+    ] = None,
+    spin: Annotated[int | None, typer.Option(help="Multiplicity 2S + 1, likewise.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[
         str | None,
@@ -40,6 +47,7 @@ def relax(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from mlip.calculators.ase import MLIPCalculator
+    from mlip.calculators.committee import named
     from mlip.simulate.output import claim_folder, write_summary
     from mlip.simulate.plots import plot_relaxation
     from mlip.simulate.relax import RelaxationStep
@@ -47,7 +55,10 @@ def relax(
     from mlip.simulate.structures import read_structure, write_final_structure
 
     atoms = read_structure(structure, frame)
-    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin)
+    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
+    # Into the files of the results, too; what the file states otherwise is an error of the calculator.
+    for name, value in calculator.given.items():
+        atoms.info.setdefault(name, value)
     folder = claim_folder(
         output or Path(f"relax_{structure.stem}"),
         "trajectory.traj",
@@ -75,7 +86,7 @@ def relax(
             callback=report,
         )
     write_final_structure(folder, result.atoms)
-    write_summary(folder / "summary.json", {"structure": str(structure), "model": str(model), **result.as_dict()})
+    write_summary(folder / "summary.json", {"structure": str(structure), "model": named(model), **result.as_dict()})
     plot_relaxation(folder / "relaxation.png", result)
     _show(result, folder, console)
 
@@ -95,6 +106,10 @@ def _show(result: "RelaxationResult", folder: Path, console: "Console") -> None:
     table.add_row("largest force / eV/Å", f"{before.fmax:.5f}", f"{after.fmax:.5f}")
     if before.stress_max is not None and after.stress_max is not None:
         table.add_row("largest stress / GPa", f"{before.stress_max / GPA:.4f}", f"{after.stress_max / GPA:.4f}")
+    if before.energy_std is not None and after.energy_std is not None:
+        table.add_row("energy spread / eV", f"{before.energy_std:.4f}", f"{after.energy_std:.4f}")
+    if before.forces_std is not None and after.forces_std is not None:
+        table.add_row("largest force spread / eV/Å", f"{before.forces_std:.4f}", f"{after.forces_std:.4f}")
     if before.volume is not None and after.volume is not None:
         change = f"{after.volume:.3f} ({100 * (result.volume_change or 0):+.2f} %)"
         table.add_row("volume / Å³", f"{before.volume:.3f}", change)

@@ -32,7 +32,9 @@ def locate(target: str) -> Callable[..., Any]:
         ConfigError: the path is outside the allowed packages, or nothing is there.
     """
     if not isinstance(target, str) or "." not in target:
-        raise ConfigError(f"_target_ must be a dotted path such as 'mlip.models.convolution_network.ConvolutionNetwork', got {target!r}.")
+        raise ConfigError(
+            f"_target_ must be a dotted path such as 'mlip.models.convolution_network.ConvolutionNetwork', got {target!r}."
+        )
     packages = allowed_packages()
     if not any(target.startswith(f"{package}.") for package in packages):
         raise ConfigError(

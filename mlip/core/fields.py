@@ -23,6 +23,8 @@ class Field:
         rank: Cartesian rank, which says how it turns with the structure (0 scalar, 1 vector, 2 tensor).
         extensive: whether the value of two separated copies is twice the value of one.
         pseudo: whether inversion brings a further factor of -1: a handedness, not a scalar.
+        unsigned: whether only the size is predicted and compared: the sign is that of an arbitrary direction, such as
+            "up" of collinear magnetic moments, all of which may be reversed without a change of the energy.
         kind: of number.
     """
 
@@ -33,6 +35,7 @@ class Field:
     rank: int = 0
     extensive: bool = False
     pseudo: bool = False
+    unsigned: bool = False
     kind: Kind = "float"
 
     def fits(self, shape: tuple[int, ...]) -> bool:
@@ -47,9 +50,17 @@ _TABLE = (
     Field("energies", "atom", (), "eV"),
     Field("forces", "atom", (3,), "eV/Å", rank=1),
     Field("stress", "graph", (3, 3), "eV/Å³", rank=2),
+    Field("energy_members", "graph", (None,), "eV", extensive=True),
+    Field("energies_members", "atom", (None,), "eV"),
+    Field("forces_members", "atom", (None, 3), "eV/Å", rank=1),
+    Field("stress_members", "graph", (None, 3, 3), "eV/Å³", rank=2),
+    Field("energy_std", "graph", (), "eV"),
+    Field("energies_std", "atom", (), "eV"),
+    Field("forces_std", "atom", (), "eV/Å"),
+    Field("stress_std", "graph", (), "eV/Å³"),
     Field("class_scores", "graph", (None,), "1"),
     Field("chirality", "graph", (), "1", pseudo=True),
-    Field("magmoms", "atom", (), "μB"),
+    Field("magmoms", "atom", (), "μB", unsigned=True),
     Field("hamiltonian", "orbital_pair", (), "Hartree"),
     Field("initial_hamiltonian", "orbital_pair", (), "Hartree"),
     Field("overlap", "orbital_pair", (), "1"),
@@ -82,5 +93,24 @@ INPUTS: tuple[str, ...] = ("charge", "spin", "tags", "fixed", "fragments")
 DATA_FIELDS: tuple[str, ...] = (*LABELS, *MATRICES, "relaxed_positions", *INPUTS)
 """Everything that a data set may state about a structure."""
 
-DERIVED: dict[str, str] = {"forces": "energy", "stress": "energy"}
-"""Fields that are derivatives, and of what: no model returns them, every model with the field on the right has them."""
+DERIVED: dict[str, str] = {
+    "forces": "energy",
+    "stress": "energy",
+    "forces_members": "energy_members",
+    "stress_members": "energy_members",
+    "energy_std": "energy_members",
+    "energies_std": "energies_members",
+    "forces_std": "energy_members",
+    "stress_std": "energy_members",
+}
+"""Fields that are derivatives or spreads, and of what: no model returns them, every model with the field on the right
+has them."""
+
+TOTALS: dict[str, str] = {"energies": "energy", "energies_members": "energy_members"}
+"""Fields of atoms, and what their sums over the atoms of a structure are called."""
+
+MEMBERS: dict[str, str] = {name: f"{name}_members" for name in ("energy", "energies", "forces", "stress")}
+"""Fields of which a committee has one value a member, and what those are called; the field itself is their mean."""
+
+SPREADS: dict[str, str] = {name: f"{name}_std" for name in MEMBERS}
+"""The same fields, and what the standard deviation over the members is called."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from mlip.core.errors import StructureError
+from mlip.data.sample import Sample
 
 
 def check_elements(numbers: Iterable[int], elements: Sequence[str]) -> None:
@@ -33,3 +34,23 @@ def check_elements(numbers: Iterable[int], elements: Sequence[str]) -> None:
             f"The model knows {', '.join(elements)}; the structure contains {names}. "
             "Use a model trained on these elements."
         )
+
+
+def new_elements(
+    samples: Sequence[Sample], elements: Sequence[str], progress: Callable[[int, int], None] | None = None
+) -> dict[str, list[int]]:
+    """Return elements that a model does not know, by atomic number, and the numbers of the samples that have them.
+
+    Args:
+        samples: structures; read once.
+        elements: symbols that the model knows.
+        progress: called with (done, total).
+    """
+    known = {atomic_numbers[symbol] for symbol in elements}
+    found: dict[int, list[int]] = {}
+    for number, sample in enumerate(samples):
+        for z in set(sample.atoms.numbers.tolist()) - known:
+            found.setdefault(z, []).append(number)
+        if progress is not None:
+            progress(number + 1, len(samples))
+    return {chemical_symbols[z]: found[z] for z in sorted(found)}

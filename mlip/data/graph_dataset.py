@@ -18,6 +18,7 @@ from mlip.data.elements import check_elements
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.graphs.radius import Radius
+from mlip.data.inputs import Inputs, check_inputs
 from mlip.data.sample import Sample
 from mlip.data.subset import Subset, as_subset
 
@@ -39,6 +40,8 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         labels: names of the labels that the graphs are to have, where there are any; None for all.
         elements: symbols that the model knows; others are refused. None does not look.
         once: the graphs are asked for once, in order: none is kept, and nothing is read before.
+        inputs: what the model needs of every structure besides its atoms, and the values that it knows; in the graphs
+            whatever ``labels`` says.
 
     Attributes:
         labels: names of the labels.
@@ -47,9 +50,10 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         graph_key: names how graphs are built, for fingerprints.
 
     Raises:
-        DataError: a structure has no graph, an unknown element, a label of another size than the others, or an input
-            (charge, tags, …) that only some have; names its file and frame. For samples that are not in memory it may
-            be raised later, but not for unknown elements and missing inputs unless ``once``.
+        DataError: a structure has no graph, an unknown element, a label of another size than the others, an input
+            (charge, tags, …) that only some have, or not the inputs that the model needs; names its file and frame.
+            For samples that are not in memory it may be raised later, but not for unknown elements and inputs unless
+            ``once``.
     """
 
     def __init__(
@@ -60,11 +64,15 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         labels: Collection[str] | None = None,
         elements: Sequence[str] | None = None,
         once: bool = False,
+        inputs: Inputs | None = None,
     ) -> None:
         self.builder = as_builder(graph)
         self.graph_key = self.builder.description
         self.samples: Subset = as_subset(samples)
-        self.labels = tuple(name for name in self.samples.fields() if labels is None or name in labels)
+        self._needed = dict(inputs or {})
+        self.labels = tuple(
+            name for name in self.samples.fields() if labels is None or name in labels or name in self._needed
+        )
         self._elements = None if elements is None else tuple(elements)
         self._inputs = tuple(name for name in self.labels if name in INPUTS)
         self._sizes = {name: _item_shape(name, self.samples) for name in self.labels}
@@ -139,7 +147,7 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
 
     def _look_through(self, progress: Callable[[int, int], None] | None) -> None:
         """Find now what would otherwise stop a training after hours; not where nothing can be wrong."""
-        if self._elements is None and not self._inputs:
+        if self._elements is None and not self._inputs and not self._needed:
             return
         for index, sample in enumerate(self.samples):
             self._check(sample)
@@ -152,11 +160,18 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
                 raise DataError(
                     f"{sample.source} has no {name}, other structures have. State it for every structure, or for none."
                 )
-        if self._elements is not None:
-            try:
+        for name in self._needed:
+            if name not in sample.labels:
+                raise DataError(
+                    f"{sample.source} has no {name}, which the model needs (model/conditioning). If the files state "
+                    f"it, have it read: data.dataset.labels=[energy,forces,{name}]."
+                )
+        try:
+            check_inputs(sample.labels, self._needed)
+            if self._elements is not None:
                 check_elements(sample.atoms.numbers, self._elements)
-            except StructureError as error:
-                raise DataError(f"{sample.source}: {error}") from error
+        except StructureError as error:
+            raise DataError(f"{sample.source}: {error}") from error
 
     def _build(self, sample: Sample, index: int) -> AtomGraph:
         self._check(sample)

@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from mlip.core.errors import CheckpointError, MlipError
 from mlip.data.graph import AtomGraph
 from mlip.data.graph_dataset import GraphDataset
-from mlip.data.sampling import EdgeBudgetSampler
+from mlip.data.sampling import EdgeBudgetSampler, Reservoir
 
 __all__ = ["GraphDataset", "ResumableLoader"]
 
@@ -24,7 +24,7 @@ class ResumableLoader:
     Iterating gives the batches of the epoch set by `set_epoch`, from its first batch, except once after
     `load_state_dict`: then it continues after the batches that had been handed out. Batches are counted when
     the consumer gets them, so prefetching workers make no difference. Batches are for models: they cannot be taken
-    apart into graphs again.
+    apart into graphs again; ``members`` are the numbers of their graphs in the data set.
 
     Args:
         dataset: the graphs.
@@ -37,6 +37,7 @@ class ResumableLoader:
         pin_memory: copy batches to pinned memory, for faster transfer to a GPU.
         batch_atoms: budget of atoms of a batch.
         bucket: structures that are sorted by size together, see `EdgeBudgetSampler`.
+        reservoir: the last graphs, if each epoch is to have only some of them.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class ResumableLoader:
         pin_memory: bool = False,
         batch_atoms: int | None = None,
         bucket: int = 0,
+        reservoir: Reservoir | None = None,
     ) -> None:
         self.dataset = dataset
         self.sampler = EdgeBudgetSampler(
             dataset.num_edges, batch_edges, max_graphs, shuffle, seed, rank, world_size,
             num_atoms=None if batch_atoms is None else dataset.num_atoms, max_atoms=batch_atoms, bucket=bucket,
+            reservoir=reservoir,
         )  # fmt: skip
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self._batches_done = 0
@@ -90,9 +93,10 @@ class ResumableLoader:
             # workers more often, and must see the same random numbers.
             generator=torch.Generator(),
         )
-        for batch in loader:
+        for batch, members in zip(loader, todo):
             if isinstance(batch, MlipError):
                 raise batch
+            batch.members = tuple(members)
             self._batches_done += 1
             yield batch
 

@@ -5,11 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from mlip.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Reservoir:
+    """The last graphs of a data set, of which each epoch sees some: the next ones of an endless shuffle.
+
+    Attributes:
+        size: graphs of the reservoir.
+        drawn: graphs that an epoch takes from it; all have their turn before one comes again.
+    """
+
+    size: int
+    drawn: int
+
+    def members(self, seed: int, epoch: int) -> np.ndarray:
+        """Return (drawn,) numbers from 0 to size - 1, a function of the seed and the epoch."""
+        first, end = epoch * self.drawn, (epoch + 1) * self.drawn
+        rounds = range(first // self.size, -(-end // self.size))
+        # The third number keeps these apart from the orders of the epochs.
+        shuffled = [np.random.default_rng([seed, number, 1]).permutation(self.size) for number in rounds]
+        skipped = first - rounds.start * self.size
+        return np.concatenate(shuffled)[skipped : skipped + self.drawn]
 
 
 class EdgeBudgetSampler(Sampler[list[int]]):
@@ -35,6 +58,7 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         num_atoms: atoms of each graph; needed for ``max_atoms``.
         max_atoms: budget of a batch, like ``max_edges``.
         bucket: graphs that are sorted by size together; 0 sorts nothing. Only where the order is drawn.
+        reservoir: the last graphs, if an epoch is to have only some of them; where the order is drawn.
 
     Raises:
         ConfigError: no limit is set, or a limit is below 1.
@@ -52,6 +76,7 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         num_atoms: Sequence[int] | None = None,
         max_atoms: int | None = None,
         bucket: int = 0,
+        reservoir: Reservoir | None = None,
     ) -> None:
         for name, limit in (("batch_edges", max_edges), ("max_graphs", max_graphs), ("batch_atoms", max_atoms)):
             if limit is not None and limit < 1:
@@ -68,6 +93,7 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         self.num_atoms = np.asarray(num_atoms, dtype=np.int64) if max_atoms is not None else None
         self.max_edges, self.max_graphs, self.max_atoms = max_edges, max_graphs, max_atoms
         self.shuffle, self.seed, self.bucket = shuffle, int(seed), int(bucket)
+        self.reservoir = reservoir
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._known: tuple[int, list[list[int]]] | None = None
@@ -94,6 +120,8 @@ class EdgeBudgetSampler(Sampler[list[int]]):
     def fingerprint(self) -> str:
         """Hash of everything that the batches depend on, besides the epoch and the rank."""
         limits = [self.max_edges, self.max_graphs, self.max_atoms, self.bucket]
+        if self.reservoir is not None:
+            limits += [self.reservoir.size, self.reservoir.drawn]
         digest = hashlib.sha256(json.dumps([*limits, self.shuffle, self.seed, self.world_size]).encode())
         digest.update(self.num_edges.tobytes())
         if self.num_atoms is not None:
@@ -106,10 +134,15 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         if not self.shuffle:
             return self._fill(np.arange(count))
         generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(count)
+        if self.reservoir is None:
+            order = generator.permutation(count)
+        else:
+            always = count - self.reservoir.size
+            drawn = always + self.reservoir.members(self.seed, epoch)
+            order = generator.permutation(np.concatenate([np.arange(always), drawn]))
         if not self.bucket:
             return self._fill(order)
-        runs = np.arange(count) // self.bucket
+        runs = np.arange(len(order)) // self.bucket
         order = order[np.lexsort((self.num_edges[order], runs))]
         batches = self._fill(order)
         return [batches[k] for k in generator.permutation(len(batches))]

@@ -21,8 +21,11 @@ from mlip.data.graphs.radius import Radius
 from mlip.data.sample import Sample
 from mlip.data.subset import Subset, as_subset
 
-VERSION = 2
+VERSION = 3
 """Raised when the numbers below are computed differently, so that old cache files are not used."""
+
+STATED = ("charge", "spin")
+"""Inputs of whole structures, whose values are noted: a model knows only those that it was trained on."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) during long work."""
@@ -50,7 +53,8 @@ def compute_statistics(
         Plain values: ``elements`` (symbols by atomic number), ``num_neighbors`` (average number of edges per
         atom), ``atomic_energies`` (eV by symbol), ``atomic_energies_source``, ``force_rms`` (eV/Å, over
         components; None without forces), ``energy_per_atom_mean`` and ``energy_per_atom_std`` (eV/atom, after
-        the atomic energies; None without energies), ``num_samples``, ``num_atoms``, ``num_edges``,
+        the atomic energies; None without energies), ``charge`` and ``spin`` (the values that occur, ascending; [] where
+        none is stated), ``num_samples``, ``num_atoms``, ``num_edges``,
         ``min_distance`` and ``max_distance`` of the edges (Å; None without edges, or where the data set knows the
         numbers of edges, so that nobody looks at them), ``cutoff`` (Å; None for no limit), ``graph`` in words.
 
@@ -62,10 +66,14 @@ def compute_statistics(
     part = as_subset(samples)
     builder = as_builder(graph)
     compositions, edges, forces = Compositions(), _Edges(part, builder), _ForceSquares()
+    stated: dict[str, set[int]] = {name: set() for name in STATED}
     for done, sample in enumerate(part, start=1):
         compositions.add(sample.atoms.numbers, float(sample.labels.get("energy", np.nan)))
         edges.add(sample)
         forces.add(sample)
+        for name, values in stated.items():
+            if name in sample.labels:
+                values.add(int(sample.labels[name]))
         if progress is not None:
             progress(done, len(samples))
     reference, source = compositions.atomic_energies(isolated, atomic_energy_source, regularisation)
@@ -80,6 +88,7 @@ def compute_statistics(
         "force_rms": forces.rms(),
         "energy_per_atom_mean": float(binding.mean()) if binding.size else None,
         "energy_per_atom_std": float(binding.std()) if binding.size else None,
+        **{name: sorted(values) for name, values in stated.items()},
         "num_samples": len(samples),
         "num_atoms": num_atoms,
         "num_edges": edges.num_edges,

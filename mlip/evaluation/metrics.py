@@ -53,7 +53,8 @@ class ErrorStatistics:
 
     Energies count once a structure, forces once a Cartesian component, stress once each of the nine
     components, any other field once a component. A NaN label, and the stress of a structure without
-    periodicity, is skipped and counted as missing; a NaN prediction is not skipped: it makes the error NaN.
+    periodicity, is skipped and counted as missing; a NaN prediction is not skipped: it makes the error NaN. Of magnetic
+    moments the sizes are compared.
 
     Args:
         fields: labels to compare, out of :data:`mlip.core.fields.LABELS`.
@@ -91,6 +92,8 @@ class ErrorStatistics:
                 raise DataError(
                     f"The label '{field}' has shape {tuple(label.shape)}, its prediction {tuple(predicted.shape)}."
                 )
+            if FIELDS[field].unsigned:
+                label = label.abs()
             error = predicted - label.to(predicted)
             missing = label.isnan()
             if field == "forces":
@@ -123,7 +126,7 @@ class ErrorStatistics:
 
         ``energy_{mae,rmse}_meV_per_atom``, ``energy_{mae,rmse}_meV`` (per structure),
         ``forces_{mae,rmse}_meV_per_A``, ``forces_{mae,rmse}_meV_per_A/<element>``,
-        ``stress_{mae,rmse}_meV_per_A3``; ``<field>_{mae,rmse}`` for what has no unit.
+        ``stress_{mae,rmse}_meV_per_A3``, ``magmoms_{mae,rmse}_muB``; ``<field>_{mae,rmse}`` for what has no unit.
         """
         errors: dict[str, float] = {}
         for group in sorted(self._moments):
@@ -186,6 +189,6 @@ def error_keys(group: str) -> tuple[str, str]:
     """Return the keys (MAE, RMSE) of a group such as ``energy_per_atom`` or ``forces/C``."""
     name, _, element = group.partition("/")
     field = name.removesuffix(PER_ATOM)
-    unit = error_unit(group)[0].replace("/", "_per_").replace("Å³", "A3").replace("Å", "A")
+    unit = error_unit(group)[0].replace("/", "_per_").replace("Å³", "A3").replace("Å", "A").replace("μ", "mu")
     tail = (f"_{unit}" if unit else "") + (f"/{element}" if element else "")
     return f"{field}_mae{tail}", f"{field}_rmse{tail}"

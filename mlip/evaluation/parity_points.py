@@ -17,6 +17,7 @@ from mlip.evaluation.predict import Prediction
 MOST = 2_000_000
 """Points of a quantity that are kept; of more, every second, every fourth, …"""
 
+_TITLES = {"forces": "Force components", "stress": "Stress components", "magmoms": "Sizes of magnetic moments"}
 _NAMES = ["", *chemical_symbols[1:], "normal", "shear"]
 _NORMAL, _SHEAR = len(_NAMES) - 2, len(_NAMES) - 1
 
@@ -83,7 +84,7 @@ class ParityPoints:
     def add(self, graph: AtomGraph, prediction: Prediction) -> None:
         """Add a single graph with labels, NaN for none, and its prediction."""
         atoms = graph.positions.shape[0]
-        for name in ("energy", "forces", "stress", *(label for label in LABELS if FIELDS[label].unit == "1")):
+        for name in LABELS:
             if name not in prediction:
                 continue
             predicted = np.asarray(prediction[name], dtype=np.float64)
@@ -104,9 +105,8 @@ class ParityPoints:
 
 def _panel(name: str, quantity: _Quantity) -> Panel:
     reference, predicted = np.array(quantity.reference), np.array(quantity.predicted)
-    title, unit = {"forces": ("Force components", "eV/Å"), "stress": ("Stress components", "eV/Å³")}.get(
-        name, (name.replace("_", " ").capitalize(), "")
-    )
+    unit = "" if FIELDS[name].unit == "1" else FIELDS[name].unit
+    title = _TITLES.get(name, name.replace("_", " ").capitalize())
     if name == "energy":
         # Their offset would hide the errors, so the mean of the reference is taken off.
         offset = reference.mean()
@@ -123,4 +123,5 @@ def _label(graph: AtomGraph, name: str, shape: Sequence[int]) -> np.ndarray:
     value = graph.get(name)
     if value is None or (name == "stress" and not graph.pbc.any()):
         return np.full(shape, np.nan)
-    return value.cpu().numpy().reshape(shape)
+    label = value.cpu().numpy().reshape(shape)
+    return np.abs(label) if FIELDS[name].unsigned else label

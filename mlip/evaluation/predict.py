@@ -69,13 +69,14 @@ def predict_each(
         Each graph with its prediction, in the package's units, float64.
 
     Raises:
-        StructureError: an element that the model does not know.
+        StructureError: an element that the model does not know, or an input (charge, spin) that is missing or unknown.
         DataError: a prediction is not finite.
     """
     done = 0
     for group in by_edges(graphs, max_edges):
         batch = Batch.from_data_list(group)
         model.check_elements(batch.atomic_numbers.unique().tolist())
+        model.check_inputs({name: batch[name].cpu().numpy() for name in model.inputs if name in batch})
         batch = batch.to(model.device)
         predicted = predict(model, batch, fields)
         if statistics is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlip.core.files import write_atomically, write_text_atomically
 from mlip.data.graph import AtomGraph
 from mlip.data.sample import Sample
 from mlip.evaluation.accuracy import Accuracy, AccuracyCount
+from mlip.evaluation.calibration import Calibration
 from mlip.evaluation.metrics import ErrorStatistics
 from mlip.evaluation.parity_points import ParityPoints
 from mlip.evaluation.plots import draw_parity
@@ -33,6 +35,7 @@ def write_report(
     statistics: ErrorStatistics,
     record: Mapping[str, Any],
     title: str,
+    calibration: Calibration | None = None,
 ) -> Accuracy | None:
     """Write ``predictions.xyz``, ``parity.png`` and, last, ``metrics.json``, in memory that does not grow.
 
@@ -43,6 +46,7 @@ def write_report(
         statistics: gets the errors while the results are gone through.
         record: further entries of ``metrics.json``: model, data, ….
         title: of the plot.
+        calibration: gets errors and spreads of a committee.
 
     Returns:
         How many are classified correctly, where there are classes.
@@ -52,18 +56,22 @@ def write_report(
         DataError: there is nothing to plot.
     """
     folder = Path(folder)
-    points, count = ParityPoints(), AccuracyCount()
+    points, count, calibration = ParityPoints(), AccuracyCount(), calibration or Calibration()
 
     def write_all(path: Path) -> None:
         with path.open("w", encoding="utf-8") as handle:
             for sample, (graph, prediction) in zip(samples, results, strict=True):
                 write(handle, predicted_frame(sample, prediction), format="extxyz")
                 points.add(graph, prediction)
+                calibration.add(graph, prediction)
                 count.add(sample, prediction)
 
     write_atomically(folder / "predictions.xyz", write_all)
     draw_parity(folder / "parity.png", points, title)
     content = {**record, "errors": statistics.compute(), "counts": statistics.counts()}
+    agreement = {name: asdict(found) for name, found in calibration.result().items()}
+    if agreement:
+        content["uncertainty"] = agreement
     right = count.result()
     if right is not None:
         content["accuracy"] = right.as_dict()
@@ -84,7 +92,12 @@ def predicted_frame(sample: Sample, prediction: Prediction) -> Atoms:
     for name in prediction.keys() - set(all_properties):
         (atoms.arrays if FIELDS[name].level == "atom" else atoms.info)[name] = prediction[name]
     for name, value in sample.labels.items():
-        if name in INPUTS or name in MATRICES:
+        if name in MATRICES:
+            continue
+        if name in INPUTS:
+            # Whoever evaluates the file again needs the charge of a molecule as much as its atoms.
+            if FIELDS[name].level == "graph":
+                atoms.info[name] = int(value)
             continue
         holder = atoms.arrays if FIELDS[name].level == "atom" else atoms.info
         holder[f"reference_{name}"] = value if np.ndim(value) else float(value)

@@ -1,7 +1,8 @@
 """What every model is: a module that turns a graph into a dict of fields."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from mlip.data.build_graph import as_builder
 from mlip.data.elements import check_elements
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
+from mlip.data.inputs import Inputs, check_inputs
 from mlip.ops.constants import ConstantsModule
 
 Symmetry = Literal["O3", "SO3"]
@@ -33,8 +35,8 @@ class AtomisticModel(ConstantsModule, ABC):
     Attributes:
         graph_builder: builds the graphs of the model, in training, evaluation and the calculator alike.
         fields: what ``forward`` returns, names of the field table.
-        inputs: what it reads of a structure besides its atoms, names of :data:`mlip.core.fields.INPUTS`.
-        per_element: own parameters whose first dimension counts elements; any module of a model may have it.
+        inputs: what it reads of a structure besides its atoms, names of :data:`mlip.core.fields.INPUTS`, and the values
+            that each may have.
         silent_fields: fields that are exactly zero whatever the structure (a handedness that nothing reaches).
         symmetry: the group under which predictions transform as the field table says.
         exactly_equivariant: False where a documented approximation (an aliasing grid) breaks it slightly.
@@ -43,7 +45,7 @@ class AtomisticModel(ConstantsModule, ABC):
     """
 
     fields: tuple[str, ...] = ("energy", "energies")
-    inputs: tuple[str, ...] = ()
+    inputs: Inputs = MappingProxyType({})
     silent_fields: tuple[str, ...] = ()
     symmetry: Symmetry = "O3"
 
@@ -108,6 +110,17 @@ class AtomisticModel(ConstantsModule, ABC):
             StructureError: names the unknown elements and the known ones.
         """
         check_elements(atomic_numbers, self.elements)
+
+    def check_inputs(self, given: Mapping[str, Any]) -> None:
+        """Refuse a structure or a batch that lacks an input, or has a value that the model was not trained on.
+
+        Args:
+            given: arrays by name, of the inputs or of more.
+
+        Raises:
+            StructureError: names the input and what it may be.
+        """
+        check_inputs(given, self.inputs)
 
 
 def sort_elements(elements: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError
 from mlip.data.graphs.base import GraphBuilder
-from mlip.models.potential import Potential
+from mlip.models.potential import Potential, check_factories
 from mlip.nn.activations import Activation
 from mlip.nn.conditioning.base import Conditioning
 from mlip.nn.convolution import Convolution
@@ -66,7 +66,7 @@ class ConvolutionNetwork(Potential):
         cutoff: Å.
         num_neighbors: average number of neighbours in the training data.
         irreps_hidden: features between the layers, scalars 0e first, each irrep once, ragged multiplicities
-            welcome (``128x0e+64x1o+32x2e``). The last layer keeps its scalars 0e only; without a nonlinearity that
+            welcome (``128x0e+64x1o+32x2e``). The last layer has scalars 0e only; without a nonlinearity that
             creates irreps, a layer keeps those that its convolution can reach.
         num_layers: interactions.
         lmax_edge: degree of the spherical harmonics of the edges.
@@ -74,15 +74,17 @@ class ConvolutionNetwork(Potential):
         radial: factory of a basis of :mod:`mlip.ops.radial`, takes ``cutoff``.
         envelope: factory of an envelope of :mod:`mlip.ops.envelope`, takes ``cutoff``.
         radial_weights: factory, from basis to weights, of :mod:`mlip.nn.radial_weights`.
-        self_connection: factory of a :mod:`mlip.nn.self_connection`.
+        self_connection: factory of a :mod:`mlip.nn.self_connection`; None for none.
         nonlinearity: factory of a :mod:`mlip.nn.nonlinearity`, takes (irreps, activation).
         activation: pointwise function of the nonlinearity; a polynomial one keeps a mixer exactly equivariant.
         head, pair_term, conditioning: see :class:`~mlip.models.potential.Potential`.
+        num_outputs: scalars of the last layer; None for as many as ``irreps_hidden`` has.
         norm: factory of a normalisation behind the nonlinearity; None for none.
         residual: add a layer's input to its output.
-        linear_in, neighbor_exponent: see :class:`~mlip.nn.convolution.Convolution`.
+        linear_in, bias, neighbor_exponent, initial_messages: see :class:`~mlip.nn.convolution.Convolution`.
         edge_parity: ``natural``: O(3); ``even``: all irreps are labelled even, the model knows rotations only, and
             may couple degrees that inversion forbids (Facet's small model, SevenNet-0).
+        solid_harmonics: see :class:`~mlip.models.potential.Potential`.
         graph: builder of the graphs, see :mod:`mlip.data.graphs`; None for all pairs within the cutoff.
     """
 
@@ -99,25 +101,35 @@ class ConvolutionNetwork(Potential):
         radial: Callable[..., RadialBasis],
         envelope: Callable[..., Envelope],
         radial_weights: Callable[..., RadialWeights],
-        self_connection: Callable[..., SelfConnection],
+        self_connection: Callable[..., SelfConnection] | None,
         nonlinearity: Callable[..., Nonlinearity],
         activation: Activation,
         head: Mapping[str, Callable[..., Head]],
         pair_term: Mapping[str, Callable[..., PairTerm]] | None = None,
         conditioning: Mapping[str, Callable[..., Conditioning]] | None = None,
+        num_outputs: int | None = None,
         norm: Callable[[Irreps], EquivariantLayerNorm] | None = None,
         residual: bool = False,
         linear_in: bool = False,
+        bias: bool = False,
         neighbor_exponent: float = 0.5,
+        initial_messages: float = 1.0,
         edge_parity: str = "natural",
+        solid_harmonics: bool = False,
         graph: GraphBuilder | None = None,
     ) -> None:
         hidden = read_hidden(irreps_hidden, edge_parity)
-        if not isinstance(num_layers, int) or num_layers < 1:
+        check_factories(tensor_product=tensor_product, radial_weights=radial_weights, nonlinearity=nonlinearity)
+        if self_connection is not None:
+            check_factories(self_connection=self_connection)
+        if type(num_layers) is not int or num_layers < 1:
             raise ConfigError(f"A convolution network needs num_layers >= 1, got {num_layers!r}.")
         if not isinstance(activation, Activation):
             raise ConfigError(f"activation must be one of mlip.nn.activations, got {activation!r}.")
+        if num_outputs is not None and (type(num_outputs) is not int or num_outputs < 1):
+            raise ConfigError(f"num_outputs must be a number of scalars, or null, got {num_outputs!r}.")
         scalars = hidden[:1]
+        outputs = Irreps([(num_outputs or scalars.dim, "0e")])
 
         def layers(edges: EdgeFeatures) -> list[ConvolutionLayer]:
             convolution = partial(
@@ -127,14 +139,17 @@ class ConvolutionNetwork(Potential):
                 num_basis=edges.num_basis,
                 num_neighbors=num_neighbors,
                 neighbor_exponent=neighbor_exponent,
+                initial_messages=initial_messages,
                 elements=self.elements,
                 radial_weights=radial_weights,
                 self_connection=self_connection,
                 linear_in=linear_in,
+                bias=bias,
             )
             found, before = [], scalars
-            for wanted in [hidden] * (num_layers - 1) + [scalars]:
+            for wanted in [hidden] * (num_layers - 1) + [outputs]:
                 after = nonlinearity(wanted, activation)
+                _check_reachable(wanted, edges.irreps, after.creates_irreps)
                 if not after.creates_irreps:
                     after = nonlinearity(_reachable(before, edges.irreps, wanted), activation)
                 block = convolution(irreps_in=before, irreps_out=after.irreps_in)
@@ -154,6 +169,7 @@ class ConvolutionNetwork(Potential):
             pair_term=pair_term,
             conditioning=conditioning,
             edge_parity=edge_parity,
+            solid_harmonics=solid_harmonics,
             graph=graph,
         )
 
@@ -187,6 +203,19 @@ def read_hidden(text: str, edge_parity: str) -> Irreps:
             f"irreps_hidden='{text}' has odd parities, which edge_parity=even never reaches; write e.g. '{example}'."
         )
     return hidden
+
+
+def _check_reachable(hidden: Irreps, edge: Irreps, creates_irreps: bool) -> None:
+    """Refuse irreps that stay zero however many layers there are: their weights would never be trained."""
+    found, before = hidden[:1], Irreps()
+    while len(found) > len(before):
+        before, found = found, _reachable(found, edge, hidden)
+    missing = [] if creates_irreps and found.lmax else [str(ir) for _, ir in hidden if ir not in found]
+    if missing:
+        raise ConfigError(
+            f"irreps_hidden={hidden} has {', '.join(missing)}, which no layer reaches from scalars and edges {edge}: "
+            "leave them out, add irreps that lead there, or raise lmax_edge."
+        )
 
 
 def _reachable(before: Irreps, edge: Irreps, wanted: Irreps) -> Irreps:

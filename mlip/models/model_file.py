@@ -17,6 +17,7 @@ from mlip.core.fields import FIELDS, LABELS
 from mlip.core.files import write_atomically
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model, parse_dtype
+from mlip.models.names import find_model
 from mlip.nn.derivatives import predictable
 
 FORMAT_VERSION = 1
@@ -80,7 +81,7 @@ def load_model(
     """Load a model for inference; imports neither Lightning nor Hydra.
 
     Args:
-        path: model file.
+        path: model file, or the name of an imported model.
         device: where to put the weights.
         dtype: ``float32`` or ``float64``; None keeps the type of the file.
 
@@ -124,7 +125,7 @@ def _shapes_fit(model: AtomisticModel, weights: Mapping[str, torch.Tensor], path
 
 
 def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    path = Path(path)
+    path = find_model(path)
     if not path.is_file():
         raise ModelFileError(f"There is no model file '{path}'. Training writes one to RUN/model.safetensors.")
     try:

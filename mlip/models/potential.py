@@ -9,6 +9,7 @@ from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError
+from mlip.core.fields import TOTALS
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.models.base import AtomisticModel, graph_index
@@ -41,13 +42,12 @@ class Potential(AtomisticModel):
         pair_term: factories of pair terms by name; they take ``elements`` and ``cutoff``.
         conditioning: factories of inputs of the embedding by name; they take ``num_channels``.
         edge_parity: ``natural``, or ``even`` for a model that is equivariant to rotations only.
+        solid_harmonics: multiply the harmonics of degree l by ``|r|^l``; not every tensor product can.
         graph: builder of the graphs, see :mod:`mlip.data.graphs`; None for all pairs within the cutoff.
 
     Attributes:
-        inputs: fields of a structure, besides its atoms, that a graph must hold.
+        inputs: fields of a structure, besides its atoms, that a graph must hold, and the values they may have.
     """
-
-    per_element = ("embedding",)
 
     def __init__(
         self,
@@ -63,20 +63,24 @@ class Potential(AtomisticModel):
         pair_term: Mapping[str, Callable[..., PairTerm]] | None = None,
         conditioning: Mapping[str, Callable[..., Conditioning]] | None = None,
         edge_parity: str = "natural",
+        solid_harmonics: bool = False,
         graph: GraphBuilder | None = None,
     ) -> None:
         super().__init__(elements, cutoff, graph)
         if edge_parity not in EDGE_PARITIES:
             raise ConfigError(f"edge_parity must be one of {', '.join(EDGE_PARITIES)}, got '{edge_parity}'.")
-        if not isinstance(lmax_edge, int) or lmax_edge < 0:
+        check_factories(radial=radial, envelope=envelope, layers=layers)
+        if type(lmax_edge) is not int or lmax_edge < 0:
             raise ConfigError(f"lmax_edge must be a whole number >= 0, got {lmax_edge!r}.")
         self.symmetry = "O3" if edge_parity == "natural" else "SO3"
-        self.edges = EdgeFeatures(lmax_edge, radial, envelope, self.cutoff, edge_parity)
+        self.edges = EdgeFeatures(lmax_edge, radial, envelope, self.cutoff, edge_parity, solid_harmonics)
         self.embedding = nn.Parameter(torch.randn(len(self.elements), num_scalars))
         built = _modules("conditioning", conditioning, Conditioning, num_channels=num_scalars)
         self.conditioning = nn.ModuleDict(built)
-        self.inputs = tuple(dict.fromkeys(part.field for part in built.values()))
+        self.inputs = {part.field: part.values for part in built.values()}
         self.layers = nn.ModuleList(layers(self.edges))
+        if solid_harmonics:
+            self._check_filters()
         heads = _modules(
             "head", head, Head, irreps_layers=[layer.irreps_out for layer in self.layers], elements=self.elements
         )
@@ -84,6 +88,14 @@ class Potential(AtomisticModel):
         terms = _modules("pair_term", pair_term, PairTerm, elements=self.elements, cutoff=self.cutoff)
         self.pair_terms = nn.ModuleDict(terms)
         self.fields = self._provided(heads)
+
+    def _check_filters(self) -> None:
+        for module in self.layers.modules():
+            if getattr(module, "filter_is_harmonics", False):
+                raise ConfigError(
+                    f"{type(module).__name__} reads directions from harmonics of unit vectors, which solid_harmonics "
+                    "are not: take model/tensor_product=clebsch_gordan_dense or clebsch_gordan_sparse."
+                )
 
     def _provided(self, heads: Mapping[str, Head]) -> tuple[str, ...]:
         owner: dict[str, str] = {}
@@ -94,11 +106,21 @@ class Potential(AtomisticModel):
                         f"Two heads, '{owner[field]}' and '{name}', provide '{field}': choose one of them."
                     )
                 owner[field] = name
+            if head.symmetry == "SO3" and self.symmetry == "O3":
+                raise ConfigError(
+                    f"The head '{name}' finds vectors 1e only, which inversion leaves as they are; forces are polar "
+                    "vectors 1o: add them to model.irreps_hidden."
+                )
         if not owner:
             raise ConfigError("A model needs a head, e.g. model/head=[energy].")
         if len(self.pair_terms) and "energies" not in owner:
             raise ConfigError("Pair terms add to energies, and no head provides them: add model/head=[energy].")
-        return ("energy", *owner) if "energies" in owner else tuple(owner)
+        if len(self.pair_terms) and "forces" in owner:
+            raise ConfigError(
+                f"Pair terms would have no part in the forces of the head '{owner['forces']}', which are no slopes of "
+                "the energy: leave one of them out."
+            )
+        return (*(total for part, total in TOTALS.items() if part in owner), *owner)
 
     @property
     def irreps_out(self) -> Irreps:
@@ -125,12 +147,27 @@ class Potential(AtomisticModel):
             features.append(x)
         result: dict[str, Tensor] = {}
         for head in self.heads.values():
-            result |= head(features, species, batch, num_graphs)
+            found = head(features, species, batch, num_graphs)
+            result |= head.in_training(found, graph.positions, batch, num_graphs) if self.training else found
         for term in self.pair_terms.values():
-            result["energies"] = result["energies"] + term(edges, species).double()
-        if "energies" in result:
-            result["energy"] = segment_sum(result["energies"], batch, num_graphs)
+            pair = term(edges, species).double()
+            for part in TOTALS.keys() & result.keys():
+                result[part] = result[part] + pair.view(-1, *[1] * (result[part].ndim - 1))
+        for part, total in TOTALS.items():
+            if part in result:
+                result[total] = segment_sum(result[part], batch, num_graphs)
         return result
+
+
+def check_factories(**factories: Any) -> None:
+    """Refuse what is no factory: the name of a component, or a component that has been built already.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for option, factory in factories.items():
+        if not callable(factory) or isinstance(factory, nn.Module):
+            raise ConfigError(f"{option} must be a component with _partial_: true, got {factory!r}.")
 
 
 def _modules(

@@ -133,7 +133,6 @@ class ShapeClassifier(AtomisticModel):
     """
 
     fields = ("class_scores", "chirality")
-    per_element = ("embedding",)
 
     def __init__(
         self,

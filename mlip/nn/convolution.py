@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
@@ -29,6 +30,9 @@ class Convolution(nn.Module):
         radial_weights: factory, takes (num_basis, weight_numel).
         self_connection: factory, takes (irreps_in, irreps_out, elements); None: messages only.
         linear_in: mix the channels of the neighbours before the product (NequIP, SevenNet), or not (Facet).
+        initial_messages: standard deviation at which the entries of the linear map behind the product start. Gates
+            multiply features with features: a network of gates without norms squares any surplus of its messages
+            layer by layer, and needs less than one.
         bias: add constants to the scalars of the linear maps (a level of theory of SevenNet-MF).
     """
 
@@ -46,15 +50,21 @@ class Convolution(nn.Module):
         self_connection: Callable[..., SelfConnection] | None,
         linear_in: bool = False,
         bias: bool = False,
+        initial_messages: float = 1.0,
     ) -> None:
         super().__init__()
         if not num_neighbors > 0:
             raise ConfigError(f"A convolution needs num_neighbors > 0 (the data's average), got {num_neighbors}.")
+        if not initial_messages > 0:
+            raise ConfigError(f"A convolution needs initial_messages > 0, got {initial_messages!r}.")
         self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
         self.linear_in = EquivariantLinear(irreps_in, irreps_in, bias) if linear_in else None
         self.tensor_product = tensor_product(irreps_in, irreps_edge, irreps_out, mode="uvu")
         self.radial_weights = radial_weights(num_basis, self.tensor_product.weight_numel)
         self.linear = EquivariantLinear(self.tensor_product.irreps_out, irreps_out, bias)
+        with torch.no_grad():
+            for weight in self.linear.weights:
+                weight.mul_(initial_messages)
         self.self_connection = None if self_connection is None else self_connection(irreps_in, irreps_out, elements)
         self.scale = float(num_neighbors) ** -neighbor_exponent
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 
 import torch
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, did_you_mean
-from mlip.core.fields import DERIVED
+from mlip.core.fields import DERIVED, MEMBERS, SPREADS
 from mlip.data.graph import AtomGraph
 
 
@@ -19,7 +19,10 @@ def predictable(model: Callable[[AtomGraph], dict[str, Tensor]]) -> tuple[str, .
     A plain function, which declares nothing, is taken for a potential.
     """
     own = tuple(getattr(model, "fields", ("energy", "energies")))
-    return own + tuple(name for name, source in DERIVED.items() if source in own)
+    # Of forces that one head gives directly, a committee of energies knows no members.
+    single = {name for name in MEMBERS if name in own and MEMBERS[name] not in own}
+    hidden = {*own, *(MEMBERS[name] for name in single), *(SPREADS[name] for name in single)}
+    return own + tuple(name for name, source in DERIVED.items() if source in own and name not in hidden)
 
 
 def check_predictable(model: Callable[[AtomGraph], dict[str, Tensor]], fields: Collection[str]) -> None:
@@ -46,7 +49,11 @@ def predict(
 
     with ε a symmetric strain of positions and cell, V = |det cell|, and P the projector on the span of the
     periodic cell vectors: along a direction without periodicity a cell has no stress. Tension is positive,
-    as in ASE. One backward pass serves both.
+    as in ASE. One backward pass serves both. ``forces_members``, ``stress_members`` and the spreads of forces and
+    stress (see :func:`spread`) of a committee take one for each member; ``forces`` and ``stress`` are the means.
+
+    Forces that a head of the model gives by itself are taken as they are: they are not ``-∂E/∂r``. The stress stays the
+    derivative of the energy then.
 
     Args:
         model: any model of the toolkit.
@@ -62,7 +69,43 @@ def predict(
         ConfigError: a field that the model does not have.
     """
     check_predictable(model, fields)
-    wants_forces, wants_stress = "forces" in fields, "stress" in fields
+    spreads = [name for name in SPREADS if SPREADS[name] in fields]
+    result = _evaluate(model, graph, {*fields, *(MEMBERS[name] for name in spreads)}, create_graph)
+    result |= {SPREADS[name]: spread(result[MEMBERS[name]]) for name in spreads}
+    return result if create_graph else {name: value.detach() for name, value in result.items()}
+
+
+def spread(members: Tensor) -> Tensor:
+    """Return the standard deviation over the members of a committee, the same in every orientation.
+
+        s = sqrt( (1/k) Σ_m |x_m − x̄|² ),    x̄ = (1/k) Σ_m x_m
+
+    with |·| the norm of a number, a vector or a tensor. It divides by k, not by k − 1.
+
+    Args:
+        members: ``(rows, k, ...)``.
+
+    Returns:
+        ``(rows,)`` in the unit of the members.
+    """
+    squares = (members - members.mean(dim=1, keepdim=True)).square()
+    return squares.flatten(2).sum(dim=2).mean(dim=1).sqrt() if members.ndim > 2 else squares.mean(dim=1).sqrt()
+
+
+def _evaluate(
+    model: Callable[[AtomGraph], dict[str, Tensor]], graph: AtomGraph, fields: Collection[str], create_graph: bool
+) -> dict[str, Tensor]:
+    """Return the model's own fields and the derivatives that are asked for."""
+    by_member = MEMBERS["forces"] in fields or MEMBERS["stress"] in fields
+    if by_member and hasattr(model, "split"):
+        # One by one: of all members together, the gradient of each would be a pass through all of them.
+        plain = {name for name in ("forces", "stress") if name in fields or MEMBERS[name] in fields}
+        return model.merge([_evaluate(member, part, plain, create_graph) for member, part in model.split(graph)])
+    # What a head of the model gives by itself is no derivative.
+    own = getattr(model, "fields", ())
+    wants_forces, wants_stress = (
+        (name in fields and name not in own) or MEMBERS[name] in fields for name in ("forces", "stress")
+    )
     if not (wants_forces or wants_stress):
         with torch.set_grad_enabled(create_graph):
             return model(graph)
@@ -76,20 +119,43 @@ def predict(
             _strain(probe, positions, strain)
             inputs.append(strain)
         result = model(probe)
-        energy = result["energy"].sum()
+        energies = result[MEMBERS["energy"]].unbind(1) if by_member else [result["energy"]]
+        found = _gradients(energies, inputs, create_graph)
+    if wants_forces:
+        _add(result, "forces", [-gradient for gradient in found[0]], by_member)
+    if wants_stress:
+        each = [stress_from_virial(gradient, graph.cell, graph.pbc) for gradient in found[-1]]
+        _add(result, "stress", each, by_member)
+    return result
+
+
+def _gradients(energies: Sequence[Tensor], inputs: Sequence[Tensor], create_graph: bool) -> list[list[Tensor]]:
+    """Return for every input the gradients of the sum of each energy."""
+    found: list[list[Tensor]] = [[] for _ in inputs]
+    for number, energy in enumerate(energies, 1):
         # With frozen weights and no edges the energy is a constant.
         gradients = (
-            torch.autograd.grad(energy, inputs, create_graph=create_graph, allow_unused=True)
+            torch.autograd.grad(
+                energy.sum(),
+                inputs,
+                create_graph=create_graph,
+                retain_graph=create_graph or number < len(energies),
+                allow_unused=True,
+            )
             if energy.requires_grad
             else [None] * len(inputs)
         )
-    # A graph without edges does not depend on the positions.
-    found = [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs)]
-    if wants_forces:
-        result["forces"] = -found[0]
-    if wants_stress:
-        result["stress"] = stress_from_virial(found[-1], graph.cell, graph.pbc)
-    return result if create_graph else {name: value.detach() for name, value in result.items()}
+        for column, gradient, x in zip(found, gradients, inputs):
+            # A graph without edges does not depend on the positions.
+            column.append(torch.zeros_like(x) if gradient is None else gradient)
+    return found
+
+
+def _add(result: dict[str, Tensor], name: str, each: Sequence[Tensor], by_member: bool) -> None:
+    """Add a derivative: the only one, or the mean over the members and each of them."""
+    if by_member:
+        result[MEMBERS[name]] = torch.stack(list(each), dim=1)
+    result[name] = result[MEMBERS[name]].mean(dim=1) if by_member else each[0]
 
 
 def _strain(probe: AtomGraph, positions: Tensor, strain: Tensor) -> None:

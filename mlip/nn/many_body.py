@@ -26,8 +26,6 @@ class ManyBody(nn.Module):
         irreps_in, irreps_out: what goes in and what comes out (only irreps that can be reached).
     """
 
-    per_element = ("weight",)
-
     def __init__(
         self,
         irreps_in: Irreps,

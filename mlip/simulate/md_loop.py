@@ -12,6 +12,7 @@ from mlip.simulate.ensembles import Ensemble
 from mlip.simulate.guards import Limits
 from mlip.simulate.thermo import ThermoLog, ThermoRow
 from mlip.simulate.trajectory import FrameWriter
+from mlip.simulate.uncertainty import spreads
 from mlip.simulate.velocities import temperature_of
 
 
@@ -106,6 +107,7 @@ class MDLoop:
             conserved = self.ensemble.conserved_energy(self.dynamics)
             log.append(ThermoRow.measure(atoms, step, time, self.freedom, conserved, self.ensemble.needs_stress))
         if frames is not None and self._due(step, self.frame_interval):
+            spreads(atoms)  # So that they are among the results that a frame is written with.
             frames.write(atoms, step=step, time_fs=time, timestep_fs=self.timestep, ensemble=self.ensemble.name)
         if self.callback is not None:
             temperature = temperature_of(atoms, self.freedom)

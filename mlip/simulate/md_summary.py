@@ -28,6 +28,8 @@ class MDSummary:
         drift_of: what was fitted, or why nothing was.
         volume_mean: Å³, or None.
         pressure_mean: GPa, or None.
+        energy_std_mean: eV, mean spread of a committee, or None.
+        forces_std_max: eV/Å, largest spread of the forces on an atom in the run, or None.
         seconds: wall time of the steps.
         ns_per_day: speed.
         notes: what the user should know.
@@ -45,6 +47,8 @@ class MDSummary:
     drift_of: str
     volume_mean: float | None
     pressure_mean: float | None
+    energy_std_mean: float | None
+    forces_std_max: float | None
     seconds: float
     ns_per_day: float
     notes: tuple[str, ...]
@@ -59,6 +63,8 @@ class MDSummary:
             "drift_of": "energy_drift_of",
             "volume_mean": "volume_mean_A3",
             "pressure_mean": "pressure_mean_GPa",
+            "energy_std_mean": "energy_std_mean_eV",
+            "forces_std_max": "forces_std_max_eV_per_A",
         }
         skipped = ("atoms", "rows")
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in skipped}
@@ -102,6 +108,7 @@ def summarise(
         drift_of = "not fitted: fewer than three logged steps"
     else:
         drift_of = "total energy" if isinstance(ensemble, NVE) else "energy with thermostat and barostat"
+    forces_std = column(rows, "forces_std")
     simulated = (steps[1] - steps[0]) * timestep * 1e-6
     return MDSummary(
         atoms=atoms,
@@ -116,6 +123,8 @@ def summarise(
         drift_of=drift_of,
         volume_mean=_mean(rows, "volume"),
         pressure_mean=_mean(rows, "pressure"),
+        energy_std_mean=_mean(rows, "energy_std"),
+        forces_std_max=float(forces_std.max()) if np.isfinite(forces_std).all() else None,
         seconds=seconds,
         ns_per_day=simulated / seconds * 86400,
         notes=tuple(notes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from mlip.core.units import GPA
 from mlip.simulate.contacts import closest_contact, count_pieces
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.trajectory import FrameWriter
+from mlip.simulate.uncertainty import spreads
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"FIRE": FIRE, "LBFGS": LBFGS, "BFGS": BFGS}
 """Optimizers by name. FIRE is the most robust; LBFGS needs fewer steps near a minimum."""
@@ -36,6 +38,8 @@ class RelaxationStep:
         stress_max: largest deviation of a relaxed stress component from the target, eV/Å³; None if the cell
             is fixed.
         volume: Å³; None unless periodic along all axes.
+        energy_std: eV, spread of a committee; None for a single model.
+        forces_std: eV/Å, its largest spread of the forces on an atom.
     """
 
     step: int
@@ -43,6 +47,8 @@ class RelaxationStep:
     fmax: float
     stress_max: float | None
     volume: float | None
+    energy_std: float | None = None
+    forces_std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,10 @@ class RelaxationResult:
             "volume_before_A3": self.before.volume,
             "volume_after_A3": self.after.volume,
             "volume_change": self.volume_change,
+            "energy_std_before_eV": self.before.energy_std,
+            "energy_std_after_eV": self.after.energy_std,
+            "forces_std_before_eV_per_A": self.before.forces_std,
+            "forces_std_after_eV_per_A": self.after.forces_std,
             "warnings": list(self.warnings),
         }
 
@@ -227,7 +237,9 @@ def _measure(atoms: Atoms, step: int, mask: np.ndarray | None, pressure: float) 
         stress_max = float(np.abs((atoms.get_stress() + pressure * np.array([1, 1, 1, 0, 0, 0])) * mask).max())
     if not np.isfinite([energy, fmax]).all():
         raise StructureError(f"the calculator returned an energy of {energy} eV and a largest force of {fmax} eV/Å")
-    return RelaxationStep(step, energy, fmax, stress_max, float(atoms.get_volume()) if atoms.pbc.all() else None)
+    volume = float(atoms.get_volume()) if atoms.pbc.all() else None
+    energy_std, forces_std = (None if math.isnan(value) else value for value in spreads(atoms))
+    return RelaxationStep(step, energy, fmax, stress_max, volume, energy_std, forces_std)
 
 
 def _warnings(atoms: Atoms, pieces: int, converged: bool, max_steps: int, last: RelaxationStep) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from ase import Atoms
 from mlip.core.errors import SimulationError
 from mlip.core.files import write_text_atomically
 from mlip.core.units import GPA, MEV
+from mlip.simulate.uncertainty import spreads
 from mlip.simulate.velocities import temperature_of
 
 
@@ -31,6 +32,8 @@ class ThermoRow:
         conserved: eV, the quantity that exact integration would keep (Langevin has none).
         volume: Å³.
         pressure: GPa, kinetic part included (NPT only).
+        energy_std: eV, spread of a committee, see :func:`mlip.nn.derivatives.spread`.
+        forces_std: eV/Å, largest spread of the forces on one atom.
     """
 
     step: int
@@ -42,12 +45,15 @@ class ThermoRow:
     conserved: float
     volume: float
     pressure: float
+    energy_std: float = np.nan
+    forces_std: float = np.nan
 
     @classmethod
     def measure(
         cls, atoms: Atoms, step: int, time: float, freedom: int, conserved: float | None, with_stress: bool
     ) -> ThermoRow:
         """Read a row off the atoms, whose results the calculator already has."""
+        energy_std, forces_std = spreads(atoms)
         potential, kinetic = float(atoms.get_potential_energy()), float(atoms.get_kinetic_energy())
         pressure = np.nan
         if with_stress:
@@ -62,14 +68,19 @@ class ThermoRow:
             conserved=np.nan if conserved is None else conserved,
             volume=float(atoms.get_volume()) if atoms.pbc.all() else np.nan,
             pressure=pressure,
+            energy_std=energy_std,
+            forces_std=forces_std,
         )
 
 
 HEADER = (
     "step", "time_fs", "temperature_K", "potential_eV", "kinetic_eV", "total_eV", "conserved_eV", "volume_A3",
-    "pressure_GPa",
+    "pressure_GPa", "energy_std_eV", "forces_std_eV_per_A",
 )  # fmt: skip
 """Column names with units, in the order of the fields of `ThermoRow`."""
+
+_FORMER_COLUMNS = 9
+"""Logs of versions that knew no committees end with the pressure."""
 
 
 class ThermoLog:
@@ -135,7 +146,7 @@ def read_thermo(path: str | os.PathLike[str]) -> list[ThermoRow]:
     with open(path, encoding="utf-8", newline="") as handle:
         text = handle.read()
     lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
-    if not lines or tuple(lines[0]) != HEADER:
+    if not lines or tuple(lines[0]) not in (HEADER, HEADER[:_FORMER_COLUMNS]):
         raise SimulationError(f"'{path}' is no thermodynamic log of this program: its first line is {lines[:1]}.")
     try:
         return [ThermoRow(int(line[0]), *(float(cell or "nan") for cell in line[1:])) for line in lines[1:]]

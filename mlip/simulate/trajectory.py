@@ -16,8 +16,9 @@ from ase.io.trajectory import Trajectory
 from ase.io.ulm import InvalidULMFileError
 
 from mlip.core.errors import SimulationError
+from mlip.core.fields import FIELDS, SPREADS
 
-_RESULTS = ("energy", "free_energy", "forces", "stress")
+_RESULTS = ("energy", "free_energy", "forces", "stress", "magmoms")
 
 
 def snapshot(atoms: Atoms, **info: Any) -> Atoms:
@@ -26,11 +27,17 @@ def snapshot(atoms: Atoms, **info: Any) -> Atoms:
     Args:
         atoms: the structure, with momenta and constraints.
         info: becomes the copy's ``info``; what the input file had there is left out, since it may be
-            anything.
+            anything, except for charge and spin, which a model may need again. Spreads of a committee are
+            added, those of atoms as arrays, such as ``forces_std``.
     """
     frame = atoms.copy()
-    frame.info = dict(info)
+    frame.info = {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info} | info
     results = getattr(atoms.calc, "results", {})
+    for name in SPREADS.values():
+        # A restart brings those of the frame that it starts from.
+        frame.arrays.pop(name, None)
+        if name in results:
+            (frame.arrays if FIELDS[name].level == "atom" else frame.info)[name] = results[name]
     frame.calc = SinglePointCalculator(frame, **{name: results[name] for name in _RESULTS if name in results})
     return frame
 
@@ -63,6 +70,8 @@ class FrameWriter:
     def write(self, atoms: Atoms, **info: Any) -> None:
         """Append one frame with the energy, forces and stress that the calculator already has.
 
+        Spreads of a committee go into the ``info`` of the frame, those of its atoms, too.
+
         Args:
             atoms: the structure, with momenta and constraints.
             info: numbers and strings to keep with the frame, such as ``step``.
@@ -71,6 +80,8 @@ class FrameWriter:
             SimulationError: the disk is full or the file cannot be written any more.
         """
         frame = snapshot(atoms, **info)
+        # The format has no room for arrays of its own.
+        frame.info |= {name: frame.arrays.pop(name) for name in SPREADS.values() if name in frame.arrays}
         try:
             self._file.write(frame)
         except OSError as error:

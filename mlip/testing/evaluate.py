@@ -10,12 +10,24 @@ from torch_geometric.data import Batch
 
 from mlip.core.fields import FIELDS
 from mlip.data.build_graph import graph_of
+from mlip.data.graph import AtomGraph
+from mlip.data.inputs import stated_inputs
 from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import predict
 
 SMALLEST_FORCE = 1e-3
 """eV/Å. Relative errors refer to the RMS force or to this, whichever is larger."""
 _BATCH_ATOMS = 1000
+
+
+def graph_for(model: AtomisticModel, atoms: Atoms) -> AtomGraph:
+    """Return the graph of a structure; inputs that it does not state, such as the charge, get one that is known."""
+    given = {
+        name: values[len(values) // 2]
+        for name, values in model.inputs.items()
+        if FIELDS[name].level == "graph" and name not in atoms.info
+    }
+    return graph_of(atoms, model.graph_builder, stated_inputs(atoms, model.inputs, given))
 
 
 def evaluate(model: AtomisticModel, atoms: Atoms, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -25,7 +37,7 @@ def evaluate(model: AtomisticModel, atoms: Atoms, fields: Sequence[str] | None =
     """
     if fields is None:
         fields = ("energy", "forces") if "energy" in model.fields else model.fields
-    graph = graph_of(atoms, model.graph_builder).to(model.device)
+    graph = graph_for(model, atoms).to(model.device)
     found = {name: value.cpu().numpy() for name, value in predict(model, graph, fields).items()}
     return {name: value[0] if FIELDS[name].level == "graph" else value for name, value in found.items()}
 
@@ -38,7 +50,7 @@ def evaluate_many(
     size = max(1, _BATCH_ATOMS // max(len(atoms) for atoms in structures))
     for start in range(0, len(structures), size):
         part = structures[start : start + size]
-        batch = Batch.from_data_list([graph_of(atoms, model.graph_builder) for atoms in part]).to(model.device)
+        batch = Batch.from_data_list([graph_for(model, atoms) for atoms in part]).to(model.device)
         values = {name: value.cpu().numpy() for name, value in predict(model, batch, fields).items()}
         first = np.cumsum([0, *(len(atoms) for atoms in part)])
         for k in range(len(part)):

@@ -60,13 +60,14 @@ def float32_error(module: RadialBasis | Envelope) -> float:
     """Compare float32 with float64; infinite if the result is not float32."""
     r = special_distances(module.cutoff)
     single, double = deepcopy(module).float()(r.float()), deepcopy(module).double()(r)
-    return float((single.double() - double).abs().max()) if single.dtype == torch.float32 else float("inf")
+    return float((single.double() - double).detach().abs().max()) if single.dtype == torch.float32 else float("inf")
 
 
 def lost_digits(module: RadialBasis | Envelope) -> float:
     """Send the module to float32 and back: its constants must come back with all digits."""
     r = special_distances(module.cutoff)
-    return float((deepcopy(module).double().float().double()(r) - deepcopy(module).double()(r)).abs().max())
+    with torch.no_grad():
+        return float((deepcopy(module).double().float().double()(r) - deepcopy(module).double()(r)).abs().max())
 
 
 def wrong_shapes(module: RadialBasis) -> int:
@@ -91,9 +92,9 @@ def envelope_errors(envelope: Envelope) -> dict[str, float]:
     at_edge = [values.abs().max() * rc**k for k, values in enumerate(derivatives(envelope, edge, order))]
     far = torch.tensor([1.0000001, 1.1, 3.0, 1e3], dtype=torch.float64) * rc
     beyond = [values.abs().max() for values in derivatives(envelope, far, 2)]
-    fine = envelope(torch.linspace(0, 1.05, 4001, dtype=torch.float64) * rc)
+    fine = envelope(torch.linspace(0, 1.05, 4001, dtype=torch.float64) * rc).detach()
     return {
-        "at zero": float((envelope(torch.zeros(1, dtype=torch.float64)) - 1).abs().max()),
+        "at zero": float((fine[0] - 1).abs()),
         "at the cutoff": float(torch.stack(at_edge).max()),
         "beyond": float(torch.stack(beyond).max()),
         "rise": float((fine[1:] - fine[:-1]).max().clamp(min=0)),

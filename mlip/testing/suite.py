@@ -85,12 +85,15 @@ def symmetry_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[Me
 def derivative_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[Measurement]:
     """Forces and stress against finite differences; ``model`` in float64."""
     atoms = finite_differences.settle(atoms, model.cutoff)
+    direct = (
+        "a head of this model gives forces by itself (model/head=[direct_forces]), not as the slope of its energy: "
+    )
     yield Measurement(
         f"forces = -dE/dr ({name})",
         finite_differences.force_error(model, atoms),
         1e-6,
         "RMS force",
-        "energy drifts in MD, relaxations do not converge",
+        (direct if "forces" in model.fields else "") + "energy drifts in MD, relaxations do not converge",
     )
     if atoms.pbc.any() and atoms.get_volume() > 0:
         yield Measurement(
@@ -160,7 +163,8 @@ def edge_case_rows(model: AtomisticModel, structures: Mapping[str, Atoms]) -> It
     yield Measurement(
         "one atom, no edges",
         worst(*(largest(one["forces"]) + largest(one["stress"]) for one in alone)) if finite else float("nan"),
-        0.0,
+        # A head's vectors of a lonely atom are zero up to the rounding of a grid, a gradient is without.
+        EXACT if "forces" in model.fields else 0.0,
         "eV/Å",
         "an isolated atom has a force, or no finite energy",
     )
@@ -193,7 +197,8 @@ def resolution_errors(model: AtomisticModel, atoms: Atoms) -> dict[str, float]:
         are exactly equivariant or have no such grid.
     """
     grids = [tuple(part.resolution) for part in model.modules() if hasattr(part, "resolution")]
-    if "energy" not in model.fields or model.exactly_equivariant or not grids:
+    one_network = "nonlinearity" in model.config
+    if "energy" not in model.fields or model.exactly_equivariant or not grids or not one_network:
         return {}
     own, block = grids[0], model.config["nonlinearity"]
     errors = {}

@@ -7,10 +7,9 @@ import torch
 from ase import Atoms
 from torch_geometric.data import Batch
 
-from mlip.data.build_graph import graph_of
 from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import predict, predictable
-from mlip.testing.evaluate import evaluate, force_scale, largest, rms
+from mlip.testing.evaluate import evaluate, force_scale, graph_for, largest, rms
 from mlip.testing.measurement import worst
 
 
@@ -110,7 +109,7 @@ def separation_error(model: AtomisticModel, atoms: Atoms) -> float:
 def batch_error(model: AtomisticModel, structures: list[Atoms]) -> float:
     """Evaluate structures together and one by one; return the largest error over the RMS force and stress."""
     fields = ("energy", "forces", "stress")
-    graphs = [graph_of(atoms, model.graph_builder) for atoms in structures]
+    graphs = [graph_for(model, atoms) for atoms in structures]
     together = predict(model, Batch.from_data_list(graphs).to(model.device), fields)
     single = [evaluate(model, atoms, fields) for atoms in structures]
     expected = {
@@ -125,7 +124,7 @@ def batch_error(model: AtomisticModel, structures: list[Atoms]) -> float:
 
 def changed_inputs(model: AtomisticModel, atoms: Atoms) -> int:
     """Return how many fields of the graph an evaluation has added, removed or changed: 0 is right."""
-    graph = graph_of(atoms, model.graph_builder).to(model.device)
+    graph = graph_for(model, atoms).to(model.device)
     before = {name: value.clone() for name, value in graph.to_dict().items() if torch.is_tensor(value)}
     predict(model, graph, predictable(model))
     after = {name: value for name, value in graph.to_dict().items() if torch.is_tensor(value)}

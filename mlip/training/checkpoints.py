@@ -16,12 +16,13 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from mlip.core.errors import CheckpointError, TrainingInterrupted
 from mlip.core.files import write_atomically
+from mlip.evaluation.run_files import MODEL
 from mlip.models.model_file import save_model
+from mlip.training.damage import check_parameters
 from mlip.training.task import TrainingTask
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
-MODEL = "model.safetensors"
 FINGERPRINT = "mlip_fingerprint"
 
 
@@ -114,6 +115,7 @@ class KeepLast(Checkpoint):
         # A signal may reach one process only; all must save and stop at the same step.
         stop = trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False)
         if now or stop or trainer.global_step % self.every_steps == 0:
+            check_parameters(trainer.lightning_module.model, self.folder / LAST)
             save_checkpoint(trainer, self.folder / LAST)
         if stop:
             self._restore_handlers()
@@ -175,6 +177,11 @@ class EarlyStop(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.bad = state_dict["best"], state_dict["bad"]
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # A run that was stopped early is not trained further when it is resumed.
+        if self.bad >= self.patience:
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
@@ -208,5 +215,7 @@ def save_checkpoint(trainer: L.Trainer, path: Path) -> None:
 
 
 def _validation_follows(trainer: L.Trainer) -> bool:
+    if trainer.should_stop:
+        return True
     every = trainer.val_check_batch
     return math.isfinite(every) and (trainer.fit_loop.epoch_loop.batch_idx + 1) % every == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,36 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch.optim import Optimizer
 
 from mlip.core.fields import LABELS
 from mlip.core.files import write_text_atomically
 from mlip.evaluation.metrics import error_keys, error_unit, headline
+from mlip.evaluation.run_files import LOG
 from mlip.training.task import TrainingTask
-
-LOG = "log.csv"
 
 _SHORT = {"energy": "E {:.2f}", "forces": "F {:.2f}", "stress": "stress {:.3f}"}
 
 
-def _shown() -> dict[str, str]:
-    """Return how the error of each label appears in a line, by its key."""
-    lines = {}
+_RMSE = {"valid": "validation"}
+
+
+def _line(part: str, metrics: Mapping[str, Any]) -> str:
+    """Return the errors of a validation set in words."""
+    texts = {}
     for field in LABELS:
         group = headline(field)
-        text = _SHORT.get(field, field.replace("_", " ") + " {:.3g}")
-        lines[f"valid/{error_keys(group)[1]}"] = f"{text} {error_unit(group)[0]}".rstrip()
-    return lines
+        key = f"{part}/{error_keys(group)[1]}"
+        if key in metrics:
+            text = _SHORT.get(field, field.replace("_", " ") + " {:.3g}")
+            texts[key] = f"{text} {error_unit(group)[0]}".rstrip().format(float(metrics[key]))
+    return "  ".join(texts.values())
+
+
+def learning_rate(optimizer: Optimizer) -> float:
+    """Return the learning rate as it is now, without the factors of single parts of the model."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"] / group.get("lr_factor", 1.0))
 
 
 class ProgressLines(Callback):
@@ -66,23 +78,23 @@ class ProgressLines(Callback):
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._progress.add_task("train", total=pl_module.total_steps, completed=pl_module.global_step, loss="…")
+        self._progress.add_task("train", total=pl_module.total_steps, completed=pl_module.position, loss="…")
         self._progress.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: TrainingTask, outputs: Any, *args: Any) -> None:
         if self._progress is not None and self._progress.live.is_started:
             task = self._progress.task_ids[0]
-            self._progress.update(task, completed=pl_module.global_step, loss=f"{float(outputs['loss']):.3g}")
+            self._progress.update(task, completed=pl_module.position, loss=f"{float(outputs['loss']):.3g}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: TrainingTask) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics
-        parts = [text.format(float(metrics[name])) for name, text in _shown().items() if name in metrics]
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
         epoch = pl_module.global_step / self.steps_per_epoch
+        errors = [f"{_RMSE.get(name, name)} RMSE: {_line(name, metrics)}" for name in pl_module.validation_errors]
         self.console.print(
-            f"step {pl_module.global_step:>7} (epoch {epoch:.1f})  validation RMSE: {'  '.join(parts)}  lr {rate:.2e}",
+            f"step {pl_module.global_step:>7} (epoch {epoch:.1f})  {'  '.join(errors)}  "
+            f"lr {learning_rate(trainer.optimizers[0]):.2e}",
             highlight=False,
             soft_wrap=True,
         )
@@ -95,6 +107,8 @@ class ProgressLines(Callback):
 class CsvLog(Callback):
     """One row of ``log.csv`` a validation: step, epoch, seconds, learning rate, training loss, all errors.
 
+    ``seconds`` are those of the wall, ``cpu_seconds`` those of the training thread, both with validations.
+
     A resumed run keeps the rows up to its checkpoint and drops later ones, so no step appears twice.
 
     Args:
@@ -105,19 +119,28 @@ class CsvLog(Callback):
     def __init__(self, folder: Path, steps_per_epoch: int) -> None:
         self.path, self.steps_per_epoch = folder / LOG, steps_per_epoch
         self.rows: list[dict[str, float]] = []
-        self.seconds = 0.0
+        self.seconds, self.cpu_seconds = 0.0, 0.0
         self._loss, self._count = 0.0, 0
-        self._since = time.monotonic()
+        self._since = time.monotonic(), time.thread_time()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self._elapsed(), "loss": self._loss, "count": self._count}
+        seconds, cpu_seconds = self._elapsed()
+        return {
+            "rows": self.rows,
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "loss": self._loss,
+            "count": self._count,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
+        # Checkpoints of earlier versions do not have it.
+        self.cpu_seconds = state_dict.get("cpu_seconds", 0.0)
         self._loss, self._count = state_dict["loss"], state_dict["count"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: TrainingTask) -> None:
-        self._since = time.monotonic()
+        self._since = time.monotonic(), time.thread_time()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: TrainingTask, outputs: Any, *args: Any) -> None:
         self._loss += float(outputs["loss"])
@@ -126,21 +149,25 @@ class CsvLog(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: TrainingTask) -> None:
         if trainer.sanity_checking:
             return
+        seconds, cpu_seconds = self._elapsed()
         row = {
             "step": float(pl_module.global_step),
             "epoch": pl_module.global_step / self.steps_per_epoch,
-            "seconds": self._elapsed(),
-            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "lr": learning_rate(trainer.optimizers[0]),
             "train/loss": self._loss / max(1, self._count),
         }
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
+        sets = tuple(f"{name}/" for name in pl_module.validation_errors)
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(sets)}
         self.rows.append(row)
         self._loss, self._count = 0.0, 0
         if trainer.is_global_zero:
             self._write()
 
-    def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self._since
+    def _elapsed(self) -> tuple[float, float]:
+        wall, cpu = self._since
+        return self.seconds + time.monotonic() - wall, self.cpu_seconds + time.thread_time() - cpu
 
     def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))

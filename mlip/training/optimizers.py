@@ -1,16 +1,12 @@
 """Optimisers; weight decay acts on matrices only, never on scales and shifts."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+from mlip.training.parameter_groups import parameter_groups
 
 
 def adamw(
@@ -19,6 +15,17 @@ def adamw(
     weight_decay: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     amsgrad: bool = False,
+    lr_factors: Mapping[str, float] | None = None,
 ) -> Optimizer:
-    """AdamW (arXiv 1711.05101), with AMSGrad on request."""
-    return torch.optim.AdamW(_groups(model, weight_decay), lr=lr, betas=tuple(betas), amsgrad=amsgrad)
+    """AdamW (arXiv 1711.05101), with AMSGrad on request.
+
+    Args:
+        model: whose parameters are trained, but for frozen ones.
+        lr: learning rate.
+        weight_decay: on matrices only.
+        betas: decay of the averages of the gradients and of their squares.
+        amsgrad: never let the denominator shrink (arXiv 1904.09237).
+        lr_factors: see :func:`mlip.training.parameter_groups.parameter_groups`.
+    """
+    groups = parameter_groups(model, lr, weight_decay, lr_factors)
+    return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), amsgrad=amsgrad)

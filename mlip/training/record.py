@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -26,27 +27,51 @@ from mlip.evaluation.metrics import ErrorStatistics
 from mlip.evaluation.parity_points import ParityPoints
 from mlip.evaluation.plots import draw_parity
 from mlip.evaluation.predict import predict_each
+from mlip.evaluation.run_files import LOG, MODEL, RECORD
 from mlip.models.model_file import load_model
 from mlip.nn.derivatives import predictable
-from mlip.training.checkpoints import MODEL
-from mlip.training.logs import LOG
 from mlip.training.run import Outcome
 
-RECORD = "run.json"
 _PACKAGES = ("torch", "e3nn", "ase", "torch-geometric", "lightning", "numpy", "mlip-kit")
 
 
-def fingerprint(settings: Mapping[str, Any], parts: Parts) -> dict[str, str]:
-    """Return hashes of everything that must be the same for a checkpoint to be continued."""
+def fingerprint(settings: Mapping[str, Any], parts: Parts, replay_hash: str | None = None) -> dict[str, str]:
+    """Return hashes of everything that must be the same for a checkpoint to be continued.
+
+    Args:
+        settings: of the run.
+        parts: its data.
+        replay_hash: of the replayed structures, where there are some.
+    """
     names = ("model", "loss", "optimizer", "schedule", "seed", "dtype", "max_epochs", "batch_edges", "batch_graphs",
              "batch_atoms", "bucket", "validate_every", "ema_decay")  # fmt: skip
+    # Only where there is a limit: checkpoints from before there were any can still be continued.
+    names += ("max_minutes", "clock") if settings.get("max_minutes") is not None else ()
     hashes = {f"the setting '{name}'": _hash(settings.get(name)) for name in names}
+    start = settings.get("finetune") or {}
+    if start.get("model") is not None:
+        # Not where the file was: its weights are in the checkpoint.
+        hashes["the setting 'finetune'"] = _hash({name: start[name] for name in start if name != "model"})
+    if replay_hash is not None:
+        hashes["the replay set"] = replay_hash
     return hashes | {"the training data": parts.train_hash, "the validation data": parts.valid_hash}
 
 
-def provenance(settings: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-    """Return the card of a run: configuration, data, versions, machine; plain JSON data."""
-    return {
+def provenance(
+    settings: Mapping[str, Any],
+    parts: Parts,
+    parent: Mapping[str, Any] | None = None,
+    replay: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the card of a run: configuration, data, versions, machine; plain JSON data.
+
+    Args:
+        settings: of the run.
+        parts: its data.
+        parent: hash and card of the model file that it started from.
+        replay: of which data the replayed structures are.
+    """
+    card = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
         "config": dict(settings),
@@ -60,6 +85,9 @@ def provenance(settings: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "git_revision": _git_revision(),
     }
+    if replay is not None:
+        card["data"]["replay"] = dict(replay)
+    return card if parent is None else card | {"parent": dict(parent)}
 
 
 def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts, console: Console) -> dict[str, float]:
@@ -70,7 +98,7 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
     """
     model = load_model(folder / MODEL, device=outcome.device)
     fields = [field for field in LABELS if field in parts.provides and field in predictable(model)]
-    graphs = GraphDataset(parts.valid, model.graph_builder, labels=fields, once=True)
+    graphs = GraphDataset(parts.valid, model.graph_builder, labels=fields, once=True, inputs=model.inputs)
     statistics, points, count = ErrorStatistics(fields), ParityPoints(), AccuracyCount()
     results = track(
         predict_each(model, graphs, fields, statistics=statistics),
@@ -91,6 +119,8 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         "steps": outcome.steps,
         "wall_time_s": round(outcome.seconds, 1),
         "best_score": outcome.best_score,
+        "num_parameters": model.num_parameters,
+        "cost": _cost(outcome),
         "metrics_valid": metrics,
     }
     if right is not None:
@@ -99,6 +129,17 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
     write_text_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
     console.print(f"model:  {folder / MODEL}\nrecord: {folder / RECORD}\nplots:  {folder}/*.png", highlight=False)
     return metrics
+
+
+def _cost(outcome: Outcome) -> dict[str, Any]:
+    """Return time and memory of a training step, as far as they are known."""
+    cost = {
+        "step_ms": outcome.cost.seconds and 1e3 * outcome.cost.seconds,
+        "step_cpu_ms": outcome.cost.cpu_seconds and 1e3 * outcome.cost.cpu_seconds,
+        "peak_memory_MB": outcome.cost.peak_memory and outcome.cost.peak_memory / 1e6,
+    }
+    rounded = {name: round(value, 3) for name, value in cost.items() if value is not None}
+    return rounded | {"device": outcome.device, "threads": torch.get_num_threads()}
 
 
 def _hash(value: Any) -> str:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from mlip.core.errors import ConfigError, TrainingError
 from mlip.data.loading import GraphDataset, ResumableLoader
+from mlip.data.sampling import Reservoir
 from mlip.models.base import AtomisticModel
 from mlip.training.checkpoints import (
     LAST,
@@ -28,11 +29,14 @@ from mlip.training.checkpoints import (
     read_checkpoint,
     signal_handlers_kept,
 )
+from mlip.training.damage import Culprits
 from mlip.training.logs import CsvLog, ProgressLines
 from mlip.training.losses.base import Loss
 from mlip.training.schedules import Schedule
+from mlip.training.step_cost import StepCost, StepMeter
 from mlip.training.stream import BatchPass, BatchStream
 from mlip.training.task import TrainingTask
+from mlip.training.time_limit import TimeLimit
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Run:
         fingerprint: what a checkpoint must agree with.
         card: entries of the model file's card.
         resume_hint: the command that resumes this run.
+        limit: of the time; None for none.
+        reservoir: the last training structures, if each pass is to have only some of them (a replay set).
     """
 
     folder: Path
@@ -82,6 +88,8 @@ class Run:
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     resume_hint: str = "mlip train --resume RUN"
+    limit: TimeLimit | None = None
+    reservoir: Reservoir | None = None
 
 
 @dataclass(frozen=True)
@@ -93,23 +101,38 @@ class Outcome:
         seconds: wall time of this process's part.
         best_score: lowest ``valid/score``.
         device: that this process trained on.
+        cost: of a step.
     """
 
     steps: int
     seconds: float
     best_score: float
     device: str = "cpu"
+    cost: StepCost = field(default_factory=StepCost)
 
 
 def train(
-    model: AtomisticModel, train_set: GraphDataset, valid_set: GraphDataset, run: Run, console: Console
+    model: AtomisticModel,
+    train_set: GraphDataset,
+    valid_set: GraphDataset,
+    run: Run,
+    console: Console,
+    further: Mapping[str, GraphDataset] | None = None,
 ) -> Outcome:
     """Train a model and leave ``model.safetensors``, ``best.ckpt``, ``last.ckpt`` and ``log.csv`` in the folder.
+
+    Args:
+        model: changed in place.
+        train_set: what to train on.
+        valid_set: what decides which model is best.
+        run: everything else.
+        console: where to report.
+        further: structures by name whose errors are logged after each validation, too.
 
     Raises:
         CheckpointError: asked to resume, and the checkpoint is missing, damaged or of another run.
         TrainingInterrupted: stopped by the user; the folder can be resumed.
-        TrainingError: the loss is not finite.
+        TrainingError: a loss, a gradient or a validation error is not finite; names the structures.
         ConfigError: an option that Lightning refuses.
     """
     if len(train_set) == 0 or len(valid_set) == 0:
@@ -126,27 +149,23 @@ def train(
         rank=rank,
         world_size=world_size,
         num_workers=run.num_workers,
+        reservoir=run.reservoir,
     )
-    validation = ResumableLoader(
-        valid_set,
-        batch_edges=run.batch_edges,
-        batch_atoms=run.batch_atoms,
-        # Without a budget of edges or atoms the number of structures is the only limit.
-        max_graphs=run.batch_graphs if run.batch_edges is None and run.batch_atoms is None else None,
-        shuffle=False,
-        seed=0,
-        rank=rank,
-        world_size=world_size,
-        num_workers=run.num_workers,
-    )
+    validated = {"valid": valid_set} | dict(further or {})
     steps_per_epoch = len(loader)
     validate_steps = max(1, round(run.validate_every * steps_per_epoch))
     # A whole number of intervals: what was trained last is validated, too.
     total_steps = validate_steps * max(1, math.ceil(round(run.max_epochs * steps_per_epoch) / validate_steps))
-    task = TrainingTask(model, run.losses, run.optimizer, run.schedule, total_steps, run.ema_decay)
+    culprits = Culprits(train_set, valid_set, run.folder / LAST)
+    task = TrainingTask(
+        model, run.losses, run.optimizer, run.schedule, total_steps, run.ema_decay, culprits, tuple(validated)
+    )
     last = KeepLast(run.folder, run.checkpoint_every, dict(run.fingerprint), run.resume_hint)
     best = KeepBest(run.folder, "valid/score", lambda metrics: {**run.card, "metrics": metrics})
-    callbacks = [ProgressLines(console, steps_per_epoch), CsvLog(run.folder, steps_per_epoch), best, last]
+    meter = StepMeter()
+    callbacks = [ProgressLines(console, steps_per_epoch), CsvLog(run.folder, steps_per_epoch), meter, best, last]
+    if run.limit is not None:
+        callbacks.insert(0, run.limit)
     if run.patience is not None:
         callbacks.insert(0, EarlyStop("valid/score", run.patience))
     checkpoint = None
@@ -166,12 +185,27 @@ def train(
         trainer.fit(
             task,
             BatchStream(loader, total_steps),
-            BatchPass(validation),
+            [BatchPass(_validation_loader(graphs, run, rank, world_size)) for graphs in validated.values()],
             ckpt_path=checkpoint,
             weights_only=True,
         )
     seconds = time.monotonic() - started
-    return Outcome(task.global_step, seconds, best.best, str(trainer.strategy.root_device))
+    return Outcome(task.global_step, seconds, best.best, str(trainer.strategy.root_device), meter.cost())
+
+
+def _validation_loader(graphs: GraphDataset, run: Run, rank: int, world_size: int) -> ResumableLoader:
+    return ResumableLoader(
+        graphs,
+        batch_edges=run.batch_edges,
+        batch_atoms=run.batch_atoms,
+        # Without a budget of edges or atoms the number of structures is the only limit.
+        max_graphs=run.batch_graphs if run.batch_edges is None and run.batch_atoms is None else None,
+        shuffle=False,
+        seed=0,
+        rank=rank,
+        world_size=world_size,
+        num_workers=run.num_workers,
+    )
 
 
 def _too_few(train: int, valid: int) -> TrainingError:

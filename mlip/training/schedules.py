@@ -23,10 +23,13 @@ class Schedule(ABC):
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
 
     @abstractmethod
-    def factor(self, step: int) -> float:
-        """Return the multiplier of the base rates before optimiser step ``step`` (from 0)."""
+    def factor(self, step: float) -> float:
+        """Return the multiplier of the base rates before optimiser step ``step`` (from 0).
 
-    def before_step(self, step: int) -> None:
+        Under a time limit that lies between two steps, see :attr:`mlip.training.task.TrainingTask.position`.
+        """
+
+    def before_step(self, step: float) -> None:
         """Set the rates for a step."""
         for group, rate in zip(self.optimizer.param_groups, self.base_rates):
             group["lr"] = rate * self.factor(step)
@@ -60,7 +63,7 @@ class WarmupCosine(Schedule):
         self.warmup_steps = max(1, round(warmup * total_steps))
         self.final = final
 
-    def factor(self, step: int) -> float:
+    def factor(self, step: float) -> float:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
@@ -93,7 +96,7 @@ class Plateau(Schedule):
         self.reduce, self.patience, self.min_factor = reduce, patience, min_factor
         self.reached, self.best, self.bad = 1.0, math.inf, 0
 
-    def factor(self, step: int) -> float:
+    def factor(self, step: float) -> float:
         return self.reached * min(1.0, (step + 1) / self.warmup_steps)
 
     def after_validation(self, metric: float) -> None:

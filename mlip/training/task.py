@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import lightning as L
@@ -18,6 +20,7 @@ from mlip.data.graph import AtomGraph
 from mlip.evaluation.metrics import ErrorStatistics, error_keys, error_unit, headline
 from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import check_predictable, predict
+from mlip.training.damage import Culprits, all_finite
 from mlip.training.losses.base import Loss
 from mlip.training.schedules import Schedule
 
@@ -32,10 +35,13 @@ class TrainingTask(L.LightningModule):
         schedule: factory, takes the optimiser and the number of steps.
         total_steps: optimiser steps of the whole training.
         ema_decay: of the exponential moving average that is validated and exported; 0 turns it off.
+        culprits: names the structures of a training batch after numbers that are not finite.
+        validated: names of the sets to validate on; the first decides what is best.
 
     Attributes:
         averaged: the module to validate and export.
         fields: what the losses need predicted.
+        time_share: share of a time limit that is used, set by :class:`mlip.training.time_limit.TimeLimit`; else 0.
     """
 
     def __init__(
@@ -46,6 +52,8 @@ class TrainingTask(L.LightningModule):
         schedule: Callable[..., Schedule],
         total_steps: int,
         ema_decay: float = 0.99,
+        culprits: Culprits | None = None,
+        validated: Sequence[str] = ("valid",),
     ) -> None:
         super().__init__()
         self.model = model
@@ -58,11 +66,14 @@ class TrainingTask(L.LightningModule):
         # The energy costs nothing, and its error is worth knowing where only forces are trained.
         self.fields = tuple(sorted(required | ({"energy"} & set(model.fields))))
         self.total_steps = total_steps
+        self.time_share = 0.0
         self._make_optimizer, self._make_schedule = optimizer, schedule
         self.schedule: Schedule | None = None
         self._resumed_schedule: dict[str, Any] | None = None
-        self.validation_errors = ErrorStatistics([field for field in self.fields if field != "energies"])
-        self._validation_loss: list[Tensor] = []
+        compared = [field for field in self.fields if field != "energies"]
+        self.validation_errors = {name: ErrorStatistics(compared) for name in validated}
+        self._culprits = culprits
+        self._members: tuple[int, ...] = ()
 
     @property
     def averaged(self) -> AtomisticModel:
@@ -70,52 +81,112 @@ class TrainingTask(L.LightningModule):
         return self.model if self.ema is None else self.ema.module
 
     @property
+    def position(self) -> float:
+        """The step, or where between the first and the last a time limit is if that is further."""
+        return max(self.global_step, self.time_share * self.total_steps)
+
+    @property
     def progress(self) -> float:
         """Fraction of the training that is done, in [0, 1]."""
-        return min(1.0, self.global_step / max(1, self.total_steps))
+        return min(1.0, self.position / max(1, self.total_steps))
 
     def training_step(self, graph: AtomGraph, batch_idx: int) -> Tensor:
-        """Return the weighted loss of a batch."""
-        predictions = predict(self.model, graph, self.fields, create_graph=True)
-        total, values = self._weigh(predictions, graph)
+        """Return the weighted loss of a batch.
+
+        Raises:
+            TrainingError: it is not finite; names the structures.
+        """
+        self._members = tuple(graph.get("members", ()))
+        total, values = self._losses(self.model, graph)
         if not torch.isfinite(total.detach()):
-            raise TrainingError(
-                f"The loss became {total.item()} at step {self.global_step}. Lower optimizer.lr, clip gradients "
-                "(trainer.gradient_clip_val) or look for absurd labels; the last checkpoint is intact."
-            )
+            raise self._damaged(f"The loss became {total.item()}")
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True)
         self.log("train/loss", total.detach(), on_step=True, prog_bar=True)
         return total
+
+    def on_after_backward(self) -> None:
+        """Stop before a step whose gradients are not finite: it would damage all weights at once.
+
+        Raises:
+            TrainingError: names the structures.
+        """
+        # A scaler of 16-bit training provokes infinities on purpose, and leaves such steps out.
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return
+        if not all_finite([p.grad for p in self.model.parameters() if p.grad is not None]):
+            raise self._damaged("The gradients became infinite or NaN")
+
+    def _damaged(self, what: str) -> TrainingError:
+        """Return the error that names the structures of the batch."""
+        what = f"{what} at step {self.global_step}"
+        if self._culprits is None or not self._members:
+            return TrainingError(f"{what}.")
+
+        def loss_of(graph: AtomGraph) -> float:
+            total, _ = self._losses(self.model, copy(graph).to(self.device))
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+            return float(total.detach()) if all_finite([g for g in gradients if g is not None]) else math.nan
+
+        return self._culprits.in_batch(what, self._members, loss_of)
+
+    def _losses(
+        self, model: AtomisticModel, graph: AtomGraph, create_graph: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._weigh(predict(model, graph, self.fields, create_graph=create_graph), graph)
 
     def _weigh(self, predictions: dict[str, Tensor], graph: AtomGraph) -> tuple[Tensor, dict[str, Tensor]]:
         values = {name: loss(predictions, graph) for name, loss in self.losses.items()}
         return sum(loss.weight(self.progress) * values[name] for name, loss in self.losses.items()), values
 
-    def validation_step(self, graph: AtomGraph, batch_idx: int) -> None:
-        """Add a batch to the validation errors."""
+    def validation_step(self, graph: AtomGraph, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the validation errors of its set."""
         predictions = predict(self.averaged, graph, self.fields)
-        self.validation_errors.update(predictions, graph)
+        self.statistics(dataloader_idx).update(predictions, graph)
+
+    def statistics(self, number: int = 0) -> ErrorStatistics:
+        """Return the errors of a validation set, by its number."""
+        return list(self.validation_errors.values())[number]
 
     def on_validation_epoch_start(self) -> None:
         """Forget the previous validation."""
-        self.validation_errors.reset()
+        for statistics in self.validation_errors.values():
+            statistics.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Log exact errors over the whole validation set and move the plateau schedule."""
-        if self.trainer.world_size > 1:
-            states: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(states, self.validation_errors.state())
-            self.validation_errors.reset()
-            for state in states:
-                self.validation_errors.merge(state)
-        errors = self.validation_errors.compute()
-        shown = {error_keys(headline(field))[1] for field in self.validation_errors.fields}
-        for name, value in errors.items():
-            self.log(f"valid/{name}", value, prog_bar=name in shown, rank_zero_only=True)
-        score = self.score(errors)
+        """Log exact errors over the whole of each validation set and move the plateau schedule.
+
+        Raises:
+            TrainingError: they are not finite; nothing is saved then.
+        """
+        for number, (name, statistics) in enumerate(self.validation_errors.items()):
+            if self.trainer.world_size > 1:
+                states: list[Any] = [None] * self.trainer.world_size
+                torch.distributed.all_gather_object(states, statistics.state())
+                statistics.reset()
+                for state in states:
+                    statistics.merge(state)
+            errors = statistics.compute()
+            shown = {error_keys(headline(field))[1] for field in statistics.fields}
+            for key, value in errors.items():
+                self.log(f"{name}/{key}", value, prog_bar=key in shown and not number, rank_zero_only=True)
+            if not number:
+                self._take_notice(self.score(errors))
+
+    def _take_notice(self, score: float) -> None:
+        if not math.isfinite(score):
+            raise self._damaged_validation(score)
         self.log("valid/score", score, rank_zero_only=True)
         if self.schedule is not None and not self.trainer.sanity_checking:
             self.schedule.after_validation(score)
+
+    def _damaged_validation(self, score: float) -> TrainingError:
+        what = f"The validation score became {score} at step {self.global_step}"
+        if self._culprits is None:
+            return TrainingError(f"{what}.")
+        return self._culprits.in_validation(
+            what, lambda graph: float(self._losses(self.averaged, copy(graph).to(self.device), False)[0])
+        )
 
     def score(self, errors: Mapping[str, float]) -> float:
         """Return the number that decides which model is best: the weighted squares of the RMSEs.
@@ -142,7 +213,7 @@ class TrainingTask(L.LightningModule):
         if self._resumed_schedule is not None:
             self.schedule.load_state_dict(self._resumed_schedule)
             self._resumed_schedule = None
-        self.schedule.before_step(self.global_step)
+        self.schedule.before_step(self.position)
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update_parameters(self.model)

@@ -14,6 +14,7 @@ from mlip.core.errors import ConfigError
 from mlip.nn.enveloped_basis import EnvelopedBasis
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.envelope.flat import Flat
+from mlip.ops.envelope.learned_range import LearnedRange
 from mlip.ops.envelope.polynomial import Polynomial
 from mlip.ops.envelope.xplor import Xplor
 from mlip.ops.radial.base import RadialBasis
@@ -21,6 +22,7 @@ from mlip.ops.radial.bernstein import ExponentialBernstein
 from mlip.ops.radial.bessel import Bessel
 from mlip.ops.radial.bspline import BSpline
 from mlip.ops.radial.gaussian import Gaussian
+from mlip.ops.radial.sines import Sines
 from mlip.testing import radial as contract
 from tests.components import component, component_names, factory
 
@@ -69,7 +71,7 @@ def test_basis_functions_are_independent(basis: RadialBasis) -> None:
 @pytest.mark.parametrize("name", [n for n in BASES if "trainable" in component("radial", n)])
 def test_trainable_basis_has_gradients_and_the_same_start(name: str) -> None:
     learned = factory("radial", name)(cutoff=5.0, trainable=True).double()
-    fixed = factory("radial", name)(cutoff=5.0).double()
+    fixed = factory("radial", name)(cutoff=5.0, trainable=False).double()
     r = torch.linspace(0.5, 4.5, 9, dtype=torch.float64)
     assert learned(r).detach().numpy() == pytest.approx(fixed(r).numpy(), abs=1e-5)
     learned(r).square().sum().backward()
@@ -89,7 +91,7 @@ def test_enveloped_basis_has_unit_mean_square(basis: RadialBasis) -> None:
     r = torch.linspace(0.15, 1.0, 999, dtype=torch.float64) * basis.cutoff
     weight = r.square()[:, None]
     mean = (enveloped(r).square() * weight).sum() / weight.sum() / basis.num_basis
-    assert float(mean) == pytest.approx(1.0, rel=0.01)
+    assert float(mean.detach()) == pytest.approx(1.0, rel=0.01)
     assert not enveloped(torch.tensor([basis.cutoff, 2 * basis.cutoff], dtype=torch.float64)).any()
 
 
@@ -152,6 +154,14 @@ def test_bessel_against_its_formula() -> None:
     assert basis(R[:1])[0].numpy() == pytest.approx(limit, rel=1e-14)
 
 
+def test_sines_against_their_formula() -> None:
+    """Whole-numbered frequencies in 1/Å, whatever the cutoff."""
+    basis = Sines(8, 4.5).double()
+    r = R[1:].numpy()[:, None]
+    assert basis(R[1:]).numpy() == pytest.approx(2 / 4.5 * np.sin(np.arange(1, 9) * r) / r, abs=1e-13)
+    assert basis(R[:1])[0].numpy() == pytest.approx(2 / 4.5 * np.arange(1, 9), rel=1e-14)
+
+
 def test_bernstein_against_its_formula() -> None:
     basis = ExponentialBernstein(6, 4.5, gamma=0.7).double()
     t = np.exp(-0.7 * R.numpy())
@@ -189,6 +199,24 @@ def test_flat_against_its_formula() -> None:
     assert Flat(4.5)(R).numpy() == pytest.approx(expected, abs=1e-13)
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 0.25, -0.25, 2.0])
+def test_learned_range_is_the_envelope_of_a_shorter_cutoff(shrinkage: float) -> None:
+    """Whatever the sign of what is learned: the range never grows beyond the cutoff of the graph."""
+    learned = LearnedRange(4.5, Polynomial).double()
+    with torch.no_grad():
+        learned.shrinkage.fill_(shrinkage)
+    expected = Polynomial(4.5 / (1 + abs(shrinkage)))(R)
+    assert learned(R).detach().numpy() == pytest.approx(expected.numpy(), abs=1e-13)
+    assert not learned(R[4.5 / (1 + abs(shrinkage)) <= R]).any()
+    assert learned.zero_derivatives == 2
+
+
+def test_learned_range_learns_from_the_start() -> None:
+    learned = LearnedRange(4.5, Flat)
+    learned(torch.tensor([4.0])).sum().backward()
+    assert float(learned.shrinkage.grad) < 0
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -205,6 +233,10 @@ def test_flat_against_its_formula() -> None:
         lambda: Polynomial(5.0, p=2.5),
         lambda: Flat(5.0, onset=1.0),
         lambda: Xplor(5.0, onset=-0.1),
+        lambda: Sines(0, 5.0),
+        lambda: LearnedRange(5.0, None),
+        lambda: LearnedRange(5.0, Gaussian(8, 5.0)),
+        lambda: LearnedRange(-1.0, Flat),
     ],
 )
 def test_senseless_options_are_refused(make: object) -> None:

@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 from ase.io import read
 from typer.testing import CliRunner
 
-from mlip.calculators import ase as calculator_module
+from mlip.calculators import committee as loading
 from mlip.cli.md import md
 from mlip.cli.relax import relax
 from mlip.core.errors import MlipError, SimulationError
@@ -24,7 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Call the command line in a folder with a crystal and a molecule."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(calculator_module, "load_model", lambda path, device, dtype: PairModel())
+    monkeypatch.setattr(loading, "load_model", lambda path, device, dtype: PairModel())
     crystal = bulk("Cu", "fcc", a=3.25, cubic=True)
     crystal.rattle(0.1, seed=0)
     crystal.write("copper.cif")

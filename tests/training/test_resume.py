@@ -42,7 +42,7 @@ def log_rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        del row["seconds"]
+        del row["seconds"], row["cpu_seconds"]
     return rows
 
 

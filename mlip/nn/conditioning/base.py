@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlip.data.graph import AtomGraph
+from mlip.ops.constants import ConstantsModule
 
 
-class Conditioning(nn.Module, ABC):
+class Conditioning(ConstantsModule, ABC):
     """Scalars for every atom from an input of the structure.
 
     Args:
@@ -15,9 +16,11 @@ class Conditioning(nn.Module, ABC):
 
     Attributes:
         field: the input that a graph must hold, see :data:`mlip.core.fields.INPUTS`.
+        values: the whole numbers that the input may be; all others are refused before they reach ``forward``.
     """
 
     field: str
+    values: tuple[int, ...]
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()

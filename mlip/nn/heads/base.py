@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal
 
 from e3nn.o3 import Irreps
 from torch import Tensor
@@ -19,9 +20,11 @@ class Head(ConstantsModule, ABC):
 
     Attributes:
         provides: the fields that it adds.
+        symmetry: ``SO3`` if its fields are right only in a model that knows no inversion.
     """
 
     provides: tuple[str, ...]
+    symmetry: Literal["O3", "SO3"] = "O3"
 
     def __init__(self, irreps_layers: Sequence[Irreps], elements: tuple[str, ...]) -> None:
         super().__init__()
@@ -38,6 +41,18 @@ class Head(ConstantsModule, ABC):
             batch: ``(atoms,)`` graph of every atom.
             num_graphs: number of graphs.
         """
+
+    def in_training(
+        self, fields: dict[str, Tensor], positions: Tensor, batch: Tensor, num_graphs: int
+    ) -> dict[str, Tensor]:
+        """Return the fields that a model in training mode gives; here those of ``forward``.
+
+        Args:
+            fields: what ``forward`` returned.
+            positions: ``(atoms, 3)`` Å, float64.
+            batch, num_graphs: as for ``forward``.
+        """
+        return fields
 
 
 def num_scalars(irreps: Irreps, name: str) -> int:

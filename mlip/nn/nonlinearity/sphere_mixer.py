@@ -134,8 +134,8 @@ class SphereMixer(Nonlinearity):
         self, irreps_out: Irreps, activation: Activation, num_heads: int = 2, resolution: Sequence[int] | None = None
     ) -> None:
         super().__init__(irreps_out, activation)
+        grid = None if resolution is None else _read_resolution(resolution)
         if self.irreps_out.lmax:
-            grid = None if resolution is None else tuple(resolution)
             self.mixer: GridMixer | ScalarMixer = GridMixer(self.irreps_out, activation, num_heads, grid)
         else:
             self.mixer = ScalarMixer(self.irreps_out.dim, activation)
@@ -143,3 +143,10 @@ class SphereMixer(Nonlinearity):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mixer(x)
+
+
+def _read_resolution(resolution: Sequence[int]) -> tuple[int, int]:
+    pair = tuple(resolution) if isinstance(resolution, Sequence) else ()
+    if len(pair) != 2 or any(type(number) is not int or number < 1 for number in pair):
+        raise ConfigError(f"resolution must be [latitudes, longitudes] of a grid, or null, got {resolution!r}.")
+    return pair

@@ -37,6 +37,4 @@ class RadialWeights(nn.Module, ABC):
         Raises:
             ConfigError: this form has no such solution, as an MLP.
         """
-        raise ConfigError(
-            f"{type(self).__name__} cannot be fitted by least squares: choose linear or low_rank."
-        )
+        raise ConfigError(f"{type(self).__name__} cannot be fitted by least squares: choose linear or low_rank.")

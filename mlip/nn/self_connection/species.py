@@ -13,11 +13,7 @@ class SpeciesSelfConnection(SelfConnection):
 
     Every element has matrices of its own, so the number of parameters grows with the number of elements.
 
-    Attributes:
-        per_element: parameters whose first dimension counts elements.
     """
-
-    per_element = ("weights",)
 
     def __init__(self, irreps_in: Irreps, irreps_out: Irreps, elements: tuple[str, ...]) -> None:
         super().__init__(irreps_in, irreps_out, elements)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip.ops.radial.base import RadialBasis
+from mlip.ops.radial.sine_over_argument import sine_over_argument
 
 
 class Bessel(RadialBasis):
@@ -28,17 +29,6 @@ class Bessel(RadialBasis):
     def forward(self, distances: Tensor) -> Tensor:
         orders = self.orders.to(distances.dtype)
         # sin(nπx)/x = nπ · sin(nπx)/(nπx).
-        frequencies = torch.pi * orders
-        return 2**0.5 * frequencies * _sine_over_argument(frequencies * (distances / self.cutoff)[:, None])
-
-
-def _sine_over_argument(t: Tensor) -> Tensor:
-    """sin(t)/t with all derivatives right at zero, where those of ``torch.sinc`` cancel and end in NaN."""
-    small = t.abs() < 0.5
-    square = torch.where(small, t, torch.zeros_like(t)).square()
-    # Taylor series in Horner form; the first term left out is below 1e-16 for |t| < 0.5.
-    series = torch.ones_like(t)
-    for k in range(6, 0, -1):
-        series = 1 - square / (2 * k * (2 * k + 1)) * series
-    safe = torch.where(small, torch.ones_like(t), t)
-    return torch.where(small, series, torch.sin(safe) / safe)
+        # One product with the distance, so that phases of 8π are rounded once.
+        phases = orders * (torch.pi / self.cutoff) * distances[:, None]
+        return 2**0.5 * torch.pi * orders * sine_over_argument(phases)

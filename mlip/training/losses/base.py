@@ -20,9 +20,11 @@ class Loss(nn.Module, ABC):
 
     Attributes:
         required: fields that must be predicted and labelled.
+        everywhere: whether all structures must have the label; if not, those without do not count.
     """
 
     required: tuple[str, ...]
+    everywhere: bool = True
 
     def __init__(self, weight: float | WeightSchedule, penalty: Penalty) -> None:
         super().__init__()

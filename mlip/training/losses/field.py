@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, did_you_mean
-from mlip.core.fields import LABELS
+from mlip.core.fields import FIELDS, LABELS
 from mlip.data.graph import AtomGraph
 from mlip.training.losses.base import Loss
 from mlip.training.losses.penalties import Penalty
@@ -13,22 +13,26 @@ from mlip.training.losses.weights import WeightSchedule
 class FieldLoss(Loss):
     """Penalty of every component of a field, in the unit of the field table.
 
-    Energies have a loss of their own, an atom; so do forces and stress, which are the same as this.
+    Energies have a loss of their own, an atom; so do forces and stress, which are the same as this. Of magnetic moments
+    the sizes are compared (``unsigned`` in the field table).
 
     Args:
         field: name of a label.
-        weight, penalty: as for every :class:`~mlip.training.losses.base.Loss`.
+        weight, penalty, everywhere: as for every :class:`~mlip.training.losses.base.Loss`.
 
     Raises:
         ConfigError: no label has that name.
     """
 
-    def __init__(self, field: str, weight: float | WeightSchedule, penalty: Penalty) -> None:
+    def __init__(self, field: str, weight: float | WeightSchedule, penalty: Penalty, everywhere: bool = True) -> None:
         super().__init__(weight, penalty)
+        self.everywhere = everywhere
         if field not in LABELS:
             raise ConfigError(f"There is no label '{field}'.{did_you_mean(field, LABELS)} Known: {', '.join(LABELS)}.")
         self.required = (field,)
 
     def errors(self, predictions: dict[str, Tensor], graph: AtomGraph) -> Tensor:
         """Return the differences, in the shape of the field."""
-        return predictions[self.required[0]] - graph[self.required[0]]
+        name = self.required[0]
+        label = graph[name]
+        return predictions[name] - (label.abs() if FIELDS[name].unsigned else label)

@@ -1,0 +1,35 @@
+"""``mlip committee``: several models as one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def committee(
+    models: Annotated[
+        list[Path], typer.Argument(help="Model files, or names of imported models; at least two.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")] = Path(
+        "committee.safetensors"
+    ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Put several models into one file: their mean predicts, their spread is the uncertainty.
+
+    Example: mlip committee runs/seed*/model.safetensors --output committee.safetensors
+
+    The file is a model like any other, for evaluate, relax, md, doctor and MLIPCalculator.
+    """
+    from mlip.core.errors import MlipError
+    from mlip.models.committee import committee_of
+    from mlip.models.model_file import load_model, save_model
+
+    if output.exists() and not overwrite:
+        raise MlipError(f"'{output}' is there already: choose another file with --output, or replace it: --overwrite.")
+    together = committee_of([load_model(path) for path in models])
+    save_model(output, together)
+    typer.echo(
+        f"Wrote {output}: {len(together.members)} members, {together.num_parameters:,} parameters, elements "
+        f"{' '.join(together.elements)}."
+    )

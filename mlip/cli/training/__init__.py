@@ -1,0 +1,1 @@
+"""What ``mlip train`` does before and around the training."""
