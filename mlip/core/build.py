@@ -33,7 +33,7 @@ def locate(target: str) -> Callable[..., Any]:
     """
     if not isinstance(target, str) or "." not in target:
         raise ConfigError(
-            f"_target_ must be a dotted path such as 'mlip.models.convolution_network.ConvolutionNetwork', got {target!r}."
+            f"_target_ must be a dotted path such as 'mlip.models.mace.MACE', got {target!r}."
         )
     packages = allowed_packages()
     if not any(target.startswith(f"{package}.") for package in packages):

@@ -61,7 +61,6 @@ class EnergyHead(Head):
         self.readouts = nn.ModuleList(
             [Readout(count) for count in self.num_scalars[:-1]] + [Readout(self.num_scalars[-1], hidden, activation)]
         )
-        self.per_element = ("scales", "shifts") if learned_scales else ()
         starts = {"scales": torch.ones(len(self.elements)), "shifts": (shifts / scales).float()}
         for name, start in starts.items():
             self.register_parameter(name, nn.Parameter(start) if learned_scales else None)

@@ -35,7 +35,6 @@ class BornMayer(Repulsion):
         self.register_constant("log_amplitudes", as_float64([log_amplitude for log_amplitude, _ in lines]))
         self.register_constant("rates", as_float64([rate for _, rate in lines]))
         names = ("amplitude_changes", "rate_changes")
-        self.per_element = names if learned else ()
         for name in names:
             self.register_parameter(name, nn.Parameter(torch.zeros(len(lines))) if learned else None)
 
