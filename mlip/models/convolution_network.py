@@ -25,6 +25,10 @@ from mlip.ops.radial.base import RadialBasis
 from mlip.ops.tensor_product.base import TensorProduct
 
 
+LARGEST_MULTIPLICITY = 16_384
+"""Channels of an irrep. e3nn writes lists of that length: a damaged number would fill the memory before torch sees it."""
+
+
 class ConvolutionLayer(nn.Module):
     """``h ← Norm(Nonlinearity(Convolution(h))) + h``; norm and residual are optional.
 
@@ -126,8 +130,8 @@ class ConvolutionNetwork(Potential):
             raise ConfigError(f"A convolution network needs num_layers >= 1, got {num_layers!r}.")
         if not isinstance(activation, Activation):
             raise ConfigError(f"activation must be one of mlip.nn.activations, got {activation!r}.")
-        if num_outputs is not None and (type(num_outputs) is not int or num_outputs < 1):
-            raise ConfigError(f"num_outputs must be a number of scalars, or null, got {num_outputs!r}.")
+        if num_outputs is not None and (type(num_outputs) is not int or not 0 < num_outputs <= LARGEST_MULTIPLICITY):
+            raise ConfigError(f"num_outputs must be null or 1 to {LARGEST_MULTIPLICITY} scalars, got {num_outputs!r}.")
         scalars = hidden[:1]
         outputs = Irreps([(num_outputs or scalars.dim, "0e")])
 
@@ -193,6 +197,8 @@ def read_hidden(text: str, edge_parity: str) -> Irreps:
     irreps = [ir for _, ir in hidden]
     degrees = [ir.l for ir in irreps]
     empty = not irreps or any(mul < 1 for mul, _ in hidden)
+    if any(mul > LARGEST_MULTIPLICITY for mul, _ in hidden):
+        raise ConfigError(f"irreps_hidden='{text}' has more than {LARGEST_MULTIPLICITY} channels of an irrep.")
     if empty or not irreps[0].is_scalar() or degrees != sorted(degrees) or len(set(irreps)) < len(irreps):
         raise ConfigError(
             f"irreps_hidden='{text}' must start with scalars 0e and list each irrep once, degrees ascending, "

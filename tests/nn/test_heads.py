@@ -90,13 +90,6 @@ def test_every_parameter_is_used(name: str) -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_per_element_parameters_count_elements(name: str) -> None:
-    for module in build(name).modules():
-        for parameter in getattr(module, "per_element", ()):
-            assert getattr(module, parameter).shape[0] == len(ELEMENTS)
-
-
 def energy_head(**options: Any) -> EnergyHead:
     torch.manual_seed(0)
     return EnergyHead(LAYERS, ELEMENTS, **{"atomic_energies": ENERGIES, **options})
@@ -127,7 +120,6 @@ def test_scale_and_shift_learned_or_fixed_by_element_or_for_all(learned: bool, c
     names = {name for name, _ in head.named_parameters()} - {"readouts.0.weights.0"}
     expected = ({"scales", "shifts"} if learned else set()) | ({"common_scale", "common_shift"} if common else set())
     assert names == expected
-    assert head.per_element == (("scales", "shifts") if learned else ())
     readout = (features()[-1] @ head.readouts[0].weights[0] / 6**0.5)[:, 0]
     each = [(ENERGIES[s] + shift[s], scale[s]) for s in (ELEMENTS[k] for k in SPECIES)]
     start, size = torch.tensor(each, dtype=torch.float64).T

@@ -148,7 +148,7 @@ def test_born_mayer_follows_zbl_in_its_range(symbol: str, error: float) -> None:
 def test_learned_born_mayer_stays_positive_and_gets_gradients() -> None:
     fixed, learned = (BornMayer(ELEMENTS, 5.0, scale=1.5, learned=flag).double() for flag in (False, True))
     assert not list(fixed.parameters())
-    assert learned.per_element == ("amplitude_changes", "rate_changes")
+    assert {name for name, _ in learned.named_parameters()} == {"amplitude_changes", "rate_changes"}
     assert torch.equal(pair(fixed, "O", "Si", 1.5), pair(learned, "O", "Si", 1.5).detach())
     pair(learned, "O", "Si", 1.5).sum().backward()
     assert all(parameter.grad[1:3].all() for parameter in learned.parameters())

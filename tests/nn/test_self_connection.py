@@ -43,10 +43,6 @@ def test_contract(name: str) -> None:
     assert torch.allclose(block(x[1:2], SPECIES[1:2]), plain[1:2], atol=1e-12)
     plain.square().sum().backward()
     assert all(p.grad.any() for p in block.parameters())
-    # Parameters that count elements say so: their first dimension is the element.
-    for name_of in getattr(block, "per_element", ()):
-        own = getattr(block, name_of)
-        assert all(len(p) == len(ELEMENTS) for p in (own if isinstance(own, torch.nn.ParameterList) else [own]))
 
 
 def test_species_against_e3nn() -> None:
