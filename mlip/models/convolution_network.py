@@ -24,9 +24,8 @@ from mlip.ops.envelope.base import Envelope
 from mlip.ops.radial.base import RadialBasis
 from mlip.ops.tensor_product.base import TensorProduct
 
-
 LARGEST_MULTIPLICITY = 16_384
-"""Channels of an irrep. e3nn writes lists of that length: a damaged number would fill the memory before torch sees it."""
+"""Channels of an irrep: e3nn writes lists of that length, and a damaged number would fill the memory."""
 
 
 class ConvolutionLayer(nn.Module):

@@ -44,7 +44,7 @@ VARIANTS += [
     ("facet", (*SMALL, "model/activation=quadratic", "model.num_layers=1")),
 ]
 # Cubes of random features push atoms apart with 1000 eV/Å, for which float32 has no 1e-5 eV: a smaller scale.
-SMALL_MACE = ("model.irreps_hidden=4x0e+4x1o", "model.lmax_edge=2", "model.head.energy.scale=0.3")
+SMALL_MACE = ("model.irreps_hidden=4x0e+4x1o", "model.lmax_edge=2", "model.head.energy_all_layers.scale=0.3")
 VARIANTS += [("mace", (*SMALL_MACE, f"model/many_body={name}")) for name in component_names("many_body")]
 VARIANTS += [("mace", (*SMALL_MACE, "model.correlation=2", "model.residual=true"))]
 SHIPPED = component_names("")

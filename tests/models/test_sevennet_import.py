@@ -130,7 +130,7 @@ def test_parameters_that_count() -> None:
     # The elements of MPtrj: all up to Pu, but Po, At, Rn, Fr, Ra.
     known = [symbol for symbol in chemical_symbols[1:95] if symbol not in ("Po", "At", "Rn", "Fr", "Ra")]
     config["elements"] = known
-    config["head"]["energy"]["atomic_energies"] = dict.fromkeys(known, 0.0)
+    config["head"]["energy_fixed"]["atomic_energies"] = dict.fromkeys(known, 0.0)
     assert len(known) == 89
     assert build_model(config).num_parameters == 842_440
 
