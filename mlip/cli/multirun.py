@@ -84,6 +84,7 @@ def _plan(jobs: Sequence[Job], config_dir: Path | None) -> tuple[Path, list[Plan
     from mlip.cli.compose import compose, require_complete
     from mlip.cli.training.checks import choose_losses
     from mlip.cli.training.finetune import check_start
+    from mlip.cli.training.numbers import check_numbers
 
     plan: list[PlannedRun] = []
     bases: list[Path] = []
@@ -91,6 +92,7 @@ def _plan(jobs: Sequence[Job], config_dir: Path | None) -> tuple[Path, list[Plan
         config = compose("train", job.overrides, config_dir)
         choose_losses(config, list(job.overrides))
         check_start(config, list(job.overrides))
+        check_numbers(config)
         require_complete(config)
         base = Path(config.run_dir)
         if bases and base != bases[0]:

@@ -62,6 +62,8 @@ def splinify(
         raise ConfigError(f"'{target}' exists: choose another --output, or replace it with --overwrite.")
     if finetune and not structures:
         raise ConfigError("--finetune needs structures to train on: name a file of them.")
+    if finetune and lr <= 0:
+        raise ConfigError(f"--lr must be positive, got {lr}.")
     original = load_model(model)
     samples = _read(structures or [], limit)
     weights = _option("radial_weights", "low_rank", rank=rank) if rank else _option("radial_weights", "linear")

@@ -18,7 +18,8 @@ from mlip.cli.training.checks import (
 )
 from mlip.cli.training.description import describe, describe_groups
 from mlip.cli.training.finetune import check_start, write_parent
-from mlip.cli.training.folder import CONFIG, forgotten_if_nothing_came, load_config, refuse_existing
+from mlip.cli.training.folder import CONFIG, forgotten_if_nothing_came, load_config, make_folder, refuse_existing
+from mlip.cli.training.numbers import check_numbers
 from mlip.cli.training.preparation import build_graphs, make_model
 from mlip.cli.training.replay import load_replay
 
@@ -85,6 +86,7 @@ def train(
         config = compose("train", overrides or [], config_dir)
         choose_losses(config, overrides or [])
         check_start(config, overrides or [])
+        check_numbers(config)
         if print_config:
             console.print(OmegaConf.to_yaml(config), markup=False, highlight=False)
             return
@@ -119,8 +121,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     stated = config.statistics.elements is not None
     model, settings, parent = make_model(config, parts, console, resume)
     check_predictions(model, losses)
-    if parent is None:
-        check_trained(model, losses)
+    check_trained(model, losses, None if parent is None else console)
     # The energy is evaluated where there is one, trained or not.
     fields = {"energy"} | {field for loss in losses.values() for field in loss.required}
     replay = load_replay(config, parts, fields, console)
@@ -130,7 +131,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     describe(console, model, parts, settings, folder)
     describe_groups(console, model, optimizer)
     if leads and not resume:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if parent is not None:
             write_parent(folder, parent)
         write_text_atomically(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))

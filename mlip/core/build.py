@@ -58,12 +58,16 @@ def locate(target: str) -> Callable[..., Any]:
 
 
 def check_options(builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse option names that the builder does not take.
+    """Refuse option names that the builder does not take, and what is not true or false where it takes one of these.
 
     Raises:
         ConfigError: names the option, the builder and the nearest known name.
     """
     parameters = inspect.signature(builder).parameters
+    for name, value in options.items():
+        # Hydra reads 'no' and 'off' on the command line as words, which Python counts as true.
+        if name in parameters and parameters[name].annotation in (bool, "bool") and not isinstance(value, bool):
+            raise ConfigError(f"{builder.__name__} needs {name} to be true or false, got {value!r}.")
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     for name in options:

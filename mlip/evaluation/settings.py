@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def differences(configurations: Sequence[Mapping[str, Any]]) -> list[dict[str, s
     differ in them. Left out are names, what was measured on the data, and copies: ``model.cutoff`` next to ``cutoff``.
     A configuration that is empty (the run never wrote it) has blanks.
     """
-    flat = [_components(flatten(settings)) for settings in configurations]
+    flat = [_components(_without_fitted(flatten(settings))) for settings in configurations]
     known = [values for values in flat if values]
     shown: list[str] = []
     for key in dict.fromkeys(key for values in known for key in values):
@@ -48,6 +49,14 @@ def differences(configurations: Sequence[Mapping[str, Any]]) -> list[dict[str, s
         {key: short[key].get(values[key], _text(values[key])) if key in values else "" for key in shown}
         for values in flat
     ]
+
+
+def _without_fitted(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the reference energies that a fine-tuned run has fitted to its data; others have them in statistics."""
+    if values.get("finetune.model") is None:
+        return values
+    fitted = re.compile(r"finetune\.energy_shifts\b|model\..*\batomic_energies\.")
+    return {key: value for key, value in values.items() if not fitted.match(key)}
 
 
 def _components(values: dict[str, Any]) -> dict[str, Any]:

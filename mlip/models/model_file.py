@@ -25,6 +25,18 @@ FORMAT_VERSION = 1
 
 _KEY = "mlip"
 
+_ENTRIES: dict[str, type | tuple[type, ...]] = {
+    "config": dict,
+    "elements": list,
+    "cutoff": (int, float),
+    "dtype": str,
+    "metadata": dict,
+}
+"""What every header has, and of which kind."""
+
+# A damaged number may ask for more memory or digits than there are, nested lists for more depth than Python has.
+_UNBUILDABLE = (ConfigError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+
 
 def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a model file, whole or not at all.
@@ -92,8 +104,14 @@ def load_model(
     wanted = parse_dtype(dtype) or parse_dtype(str(header["dtype"]))
     try:
         model = build_model(header["config"], dtype=torch.float64)
-    except (ConfigError, TypeError, KeyError) as error:
-        raise ModelFileError(f"'{path}' describes a model this version cannot build: {error}") from error
+    except _UNBUILDABLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelFileError(f"'{path}' describes a model this version cannot build: {reason}") from error
+    if list(model.elements) != header["elements"] or model.cutoff != header["cutoff"]:
+        raise ModelFileError(
+            f"The header of '{path}' is damaged: it names the elements {header['elements']} and a cutoff of "
+            f"{header['cutoff']} Å, its configuration {list(model.elements)} and {model.cutoff} Å."
+        )
     missing, unexpected = (
         model.load_state_dict(weights, strict=False) if _shapes_fit(model, weights, path) else ([], [])
     )
@@ -141,14 +159,17 @@ def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], 
     try:
         header = json.loads(text)
         version = header["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"The header of '{path}' is damaged ({error}).") from error
     if version != FORMAT_VERSION:
         raise ModelFileError(
             f"'{path}' has format version {version}; this mlip reads version {FORMAT_VERSION}. "
             "Update mlip to read newer files."
         )
-    absent = [key for key in ("config", "elements", "cutoff", "dtype", "metadata") if key not in header]
+    absent = [key for key in _ENTRIES if key not in header]
     if absent:
         raise ModelFileError(f"The header of '{path}' lacks {', '.join(absent)}.")
+    wrong = [key for key, kind in _ENTRIES.items() if not isinstance(header[key], kind)]
+    if wrong or not all(isinstance(symbol, str) for symbol in header["elements"]):
+        raise ModelFileError(f"The header of '{path}' is damaged: {', '.join(wrong or ['elements'])} cannot be that.")
     return header, tensors

@@ -19,6 +19,7 @@ from mlip.core.files import write_atomically
 from mlip.evaluation.run_files import MODEL
 from mlip.models.model_file import save_model
 from mlip.training.damage import check_parameters
+from mlip.training.step_cost import ends_step
 from mlip.training.task import TrainingTask
 
 LAST = "last.ckpt"
@@ -90,7 +91,8 @@ class KeepLast(Checkpoint):
             self._previous.clear()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        if not _validation_follows(trainer):
+        # Gradients that are collected over several batches are in no checkpoint.
+        if ends_step(trainer) and not _validation_follows(trainer):
             self._keep(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -132,7 +132,7 @@ class _Errors(NamedTuple):
 
 def _residuals(model: AtomisticModel, part: Subset, progress: Callable[[int, int], None] | None) -> _Errors:
     """Return what the model gets wrong."""
-    graphs = GraphDataset(part, model.graph_builder, labels=("energy",), once=True)
+    graphs = GraphDataset(part, model.graph_builder, labels=("energy",), once=True, inputs=model.inputs)
     shares: list[np.ndarray] = []
     values: list[float] = []
     sources: list[str] = []

@@ -60,7 +60,7 @@ class ProgressLines(Callback):
         steps_per_epoch: to express a step in passes over the data.
     """
 
-    def __init__(self, console: Console, steps_per_epoch: int) -> None:
+    def __init__(self, console: Console, steps_per_epoch: float) -> None:
         self.console, self.steps_per_epoch = console, steps_per_epoch
         self._progress: Progress | None = None
 
@@ -116,7 +116,7 @@ class CsvLog(Callback):
         steps_per_epoch: to express a step in passes over the data.
     """
 
-    def __init__(self, folder: Path, steps_per_epoch: int) -> None:
+    def __init__(self, folder: Path, steps_per_epoch: float) -> None:
         self.path, self.steps_per_epoch = folder / LOG, steps_per_epoch
         self.rows: list[dict[str, float]] = []
         self.seconds, self.cpu_seconds = 0.0, 0.0
@@ -124,7 +124,7 @@ class CsvLog(Callback):
         self._since = time.monotonic(), time.thread_time()
 
     def state_dict(self) -> dict[str, Any]:
-        seconds, cpu_seconds = self._elapsed()
+        seconds, cpu_seconds = self.elapsed()
         return {
             "rows": self.rows,
             "seconds": seconds,
@@ -149,7 +149,7 @@ class CsvLog(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: TrainingTask) -> None:
         if trainer.sanity_checking:
             return
-        seconds, cpu_seconds = self._elapsed()
+        seconds, cpu_seconds = self.elapsed()
         row = {
             "step": float(pl_module.global_step),
             "epoch": pl_module.global_step / self.steps_per_epoch,
@@ -165,7 +165,8 @@ class CsvLog(Callback):
         if trainer.is_global_zero:
             self._write()
 
-    def _elapsed(self) -> tuple[float, float]:
+    def elapsed(self) -> tuple[float, float]:
+        """Return the seconds of the wall and of the training thread, all parts of an interrupted run together."""
         wall, cpu = self._since
         return self.seconds + time.monotonic() - wall, self.cpu_seconds + time.thread_time() - cpu
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from mlip.core.errors import ConfigError, did_you_mean
+from mlip.core.numbers import is_number
 
 OTHERS = "all others"
 """Name of the group of the parameters that no prefix is about."""
@@ -26,6 +27,8 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a prefix that no parameter has, or nothing is left to learn.
     """
+    if isinstance(prefixes, str):
+        raise ConfigError(f"finetune.freeze is a list of names, got '{prefixes}': write finetune.freeze=[{prefixes}].")
     _check_names("finetune.freeze", prefixes, model)
     frozen = [name for name, _ in model.named_parameters() if any(_belongs(name, prefix) for prefix in prefixes)]
     for name in frozen:
@@ -57,10 +60,12 @@ def parameter_groups(
     Raises:
         ConfigError: a prefix that no parameter has, or a factor that is not positive.
     """
+    if lr_factors is not None and not isinstance(lr_factors, Mapping):
+        raise ConfigError(f"optimizer.lr_factors is a mapping such as {{embedding: 0.1}}, got {lr_factors!r}.")
     factors = dict(lr_factors or {})
     _check_names("optimizer.lr_factors", factors, model)
     for name, factor in factors.items():
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < float("inf"):
+        if not is_number(factor) or factor <= 0:
             raise ConfigError(
                 f"optimizer.lr_factors needs a positive number for '{name}', got {factor!r}; finetune.freeze=[{name}] "
                 "keeps its weights."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from mlip.core.errors import ConfigError, TrainingError
+from mlip.core.numbers import is_whole
 from mlip.data.loading import GraphDataset, ResumableLoader
 from mlip.data.sampling import Reservoir
 from mlip.models.base import AtomisticModel
@@ -98,7 +98,7 @@ class Outcome:
 
     Attributes:
         steps: optimiser steps in total.
-        seconds: wall time of this process's part.
+        seconds: wall time of the training with its validations, all parts of an interrupted run together.
         best_score: lowest ``valid/score``.
         device: that this process trained on.
         cost: of a step.
@@ -152,7 +152,9 @@ def train(
         reservoir=run.reservoir,
     )
     validated = {"valid": valid_set} | dict(further or {})
-    steps_per_epoch = len(loader)
+    # With accumulated gradients a step takes several batches, and validations lie between two steps.
+    batches_per_step = _batches_per_step(run.trainer)
+    steps_per_epoch = len(loader) / batches_per_step
     validate_steps = max(1, round(run.validate_every * steps_per_epoch))
     # A whole number of intervals: what was trained last is validated, too.
     total_steps = validate_steps * max(1, math.ceil(round(run.max_epochs * steps_per_epoch) / validate_steps))
@@ -163,7 +165,8 @@ def train(
     last = KeepLast(run.folder, run.checkpoint_every, dict(run.fingerprint), run.resume_hint)
     best = KeepBest(run.folder, "valid/score", lambda metrics: {**run.card, "metrics": metrics})
     meter = StepMeter()
-    callbacks = [ProgressLines(console, steps_per_epoch), CsvLog(run.folder, steps_per_epoch), meter, best, last]
+    log = CsvLog(run.folder, steps_per_epoch)
+    callbacks = [ProgressLines(console, steps_per_epoch), log, meter, best, last]
     if run.limit is not None:
         callbacks.insert(0, run.limit)
     if run.patience is not None:
@@ -172,10 +175,9 @@ def train(
     if run.resume:
         checkpoint = run.folder / LAST
         read_checkpoint(checkpoint, dict(run.fingerprint))
-    started = time.monotonic()
     with warnings.catch_warnings(), signal_handlers_kept():
         _silence_lightning()
-        trainer = _trainer(run, callbacks, total_steps, validate_steps)
+        trainer = _trainer(run, callbacks, total_steps, validate_steps * batches_per_step)
         if (trainer.global_rank, trainer.world_size) != (rank, world_size):
             raise ConfigError(
                 f"Lightning counts this process as {trainer.global_rank} of {trainer.world_size}, the data are shared "
@@ -184,13 +186,12 @@ def train(
             )
         trainer.fit(
             task,
-            BatchStream(loader, total_steps),
+            BatchStream(loader, total_steps * batches_per_step),
             [BatchPass(_validation_loader(graphs, run, rank, world_size)) for graphs in validated.values()],
             ckpt_path=checkpoint,
             weights_only=True,
         )
-    seconds = time.monotonic() - started
-    return Outcome(task.global_step, seconds, best.best, str(trainer.strategy.root_device), meter.cost())
+    return Outcome(task.global_step, log.elapsed()[0], best.best, str(trainer.strategy.root_device), meter.cost())
 
 
 def _validation_loader(graphs: GraphDataset, run: Run, rank: int, world_size: int) -> ResumableLoader:
@@ -215,11 +216,11 @@ def _too_few(train: int, valid: int) -> TrainingError:
     )
 
 
-def _trainer(run: Run, callbacks: list[Any], total_steps: int, validate_steps: int) -> L.Trainer:
+def _trainer(run: Run, callbacks: list[Any], total_steps: int, validate_batches: int) -> L.Trainer:
     options = {
         "max_epochs": 1,
         "max_steps": total_steps,
-        "val_check_interval": validate_steps,
+        "val_check_interval": validate_batches,
         "check_val_every_n_epoch": None,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 10,
@@ -238,14 +239,26 @@ def _trainer(run: Run, callbacks: list[Any], total_steps: int, validate_steps: i
         raise ConfigError(f"Lightning refuses the trainer options: {error}") from error
 
 
+def _batches_per_step(trainer: Mapping[str, Any]) -> int:
+    number = trainer.get("accumulate_grad_batches", 1)
+    if not is_whole(number) or number < 1:
+        raise ConfigError(f"trainer.accumulate_grad_batches must be a whole number from 1, got {number!r}.")
+    return number
+
+
 def _processes(trainer: Mapping[str, Any]) -> tuple[int, int]:
     """Return (rank, number of processes) of a Lightning launch, before Lightning has started."""
     import os
 
-    devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes", 1))
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     if devices in ("auto", -1, "-1"):
         devices = max(1, torch.cuda.device_count())
-    count = len(devices) if isinstance(devices, list) else int(devices)
+    try:
+        count, nodes = len(devices) if isinstance(devices, list) else int(devices), int(nodes)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"trainer.devices and trainer.num_nodes must be whole numbers, got {devices!r} and {nodes!r}."
+        ) from error
     return int(os.environ.get("LOCAL_RANK", 0)) + count * int(os.environ.get("NODE_RANK", 0)), count * nodes
 
 

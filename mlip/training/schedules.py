@@ -7,6 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from mlip.core.errors import ConfigError
+from mlip.core.numbers import is_number, is_whole
 
 
 class Schedule(ABC):
@@ -56,11 +57,9 @@ class WarmupCosine(Schedule):
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.02, final: float = 0.01) -> None:
         super().__init__(optimizer, total_steps)
-        if not 0 <= warmup < 1:
-            raise ConfigError(f"warmup is a fraction of the training in [0, 1), got {warmup}.")
-        if not 0 <= final <= 1:
-            raise ConfigError(f"final is a factor in [0, 1], got {final}.")
-        self.warmup_steps = max(1, round(warmup * total_steps))
+        if not is_number(final) or not 0 <= final <= 1:
+            raise ConfigError(f"final is a factor in [0, 1], got {final!r}.")
+        self.warmup_steps = _warmup_steps(warmup, total_steps)
         self.final = final
 
     def factor(self, step: float) -> float:
@@ -90,9 +89,13 @@ class Plateau(Schedule):
         min_factor: float = 1e-3,
     ) -> None:
         super().__init__(optimizer, total_steps)
-        if not 0 < reduce < 1:
-            raise ConfigError(f"reduce is a factor in (0, 1), got {reduce}.")
-        self.warmup_steps = max(1, round(warmup * total_steps))
+        if not is_number(reduce) or not 0 < reduce < 1:
+            raise ConfigError(f"reduce is a factor in (0, 1), got {reduce!r}.")
+        if not is_whole(patience) or patience < 0:
+            raise ConfigError(f"patience is a number of validations from 0, got {patience!r}.")
+        if not is_number(min_factor) or not 0 <= min_factor <= 1:
+            raise ConfigError(f"min_factor is a factor in [0, 1], got {min_factor!r}.")
+        self.warmup_steps = _warmup_steps(warmup, total_steps)
         self.reduce, self.patience, self.min_factor = reduce, patience, min_factor
         self.reached, self.best, self.bad = 1.0, math.inf, 0
 
@@ -113,3 +116,9 @@ class Plateau(Schedule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.reached, self.best, self.bad = state["reached"], state["best"], state["bad"]
+
+
+def _warmup_steps(warmup: float, total_steps: int) -> int:
+    if not is_number(warmup) or not 0 <= warmup < 1:
+        raise ConfigError(f"warmup is a fraction of the training in [0, 1), got {warmup!r}.")
+    return max(1, round(warmup * total_steps))

@@ -57,6 +57,8 @@ class StepMeter(Callback):
             self._stamp = _now()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if not ends_step(trainer):
+            return
         now = _now()
         if self._stamp is not None:
             self._times.append((now[0] - self._stamp[0], now[1] - self._stamp[1]))
@@ -73,6 +75,11 @@ class StepMeter(Callback):
             return StepCost(peak_memory=self._peak)
         wall, cpu = zip(*self._times)
         return StepCost(median(wall), median(cpu), self._peak)
+
+
+def ends_step(trainer: L.Trainer) -> bool:
+    """Return whether the optimiser stepped after the batch that has just ended, or gradients are still collected."""
+    return (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def peak_memory(device: torch.device) -> int | None:

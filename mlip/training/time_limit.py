@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from mlip.core.errors import ConfigError, did_you_mean
+from mlip.core.numbers import is_number
 from mlip.training.task import TrainingTask
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "cpu": time.thread_time}
@@ -32,7 +32,7 @@ class TimeLimit(Callback):
     """
 
     def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
-        if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
+        if not is_number(minutes) or minutes <= 0:
             raise ConfigError(f"max_minutes is a positive number of minutes, or null for no limit, got {minutes!r}.")
         self.seconds, self.clock = 60.0 * minutes, clock
         self._before, self._since = 0.0, None

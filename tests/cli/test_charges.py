@@ -115,6 +115,9 @@ def test_extxyz_with_charge_and_what_is_missing(call: Call) -> None:
     file = "runs/b/model.safetensors"
     assert "has no charge, which the model needs" in call("evaluate", file, "data=ions.xyz", status=1)
     call("evaluate", file, "data=extxyz", "data.path=ions.xyz", labels, "--output", "e")
+    text = call("train", "data.path=ions.xyz", labels, f"finetune.model={file}", "max_epochs=1", "name=tuned")
+    assert "Reference energies of the elements: " in text
+    assert load_model("runs/tuned/model.safetensors").inputs == {"charge": (-1, 0, 1)}
     unknown = ("data.dataset.labels=[energy,forces,charge]", "statistics.charge=[0]")
     assert "trained with charge 0; this structure has" in call("train", *conditioned, *unknown, "name=c", status=1)
 
@@ -129,6 +132,9 @@ def test_magnetic_moments_of_some_structures(call: Call) -> None:
     errors = json.loads(Path("evaluate_ions/metrics.json").read_text())["errors"]
     # The sizes are 0.5 for H and 1.5 for C, whose labels have other signs: the mean alone would leave 0.5.
     assert errors["magmoms_mae_muB"] < 0.2
+    tuned = ("finetune.model=runs/b/model.safetensors", "data.path=ions.xyz", "max_epochs=1")
+    assert "no loss trains 'magmoms', which this model predicts" in call("train", *tuned, "name=c")
+    assert "no loss trains" not in call("train", *tuned, "loss=[energy,forces,magmoms]", "name=d")
 
 
 def test_direct_forces_are_trained_and_doctored(call: Call) -> None:

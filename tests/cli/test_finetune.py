@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from mlip.calculators.ase import MLIPCalculator
 from mlip.cli.main import app
+from mlip.models.committee import committee_of
 from mlip.models.model_file import load_model, read_header, save_model
 from tests.cli.test_train import write_frames
 from tests.training.setup import make_model
@@ -43,6 +44,7 @@ def workplace(tmp_path_factory) -> Path:
     try:
         write_frames(folder / "old.xyz", 24)
         save_model("old/model.safetensors", make_model(), {"data": {"licence": "CC0", "split": [1, 2, 3]}})
+        save_model("pair.safetensors", committee_of([make_model(0), make_model(1)]))
         frames = read("old.xyz", ":")[:16]
         for k, atoms in enumerate(frames):
             atoms.positions += np.random.default_rng(k).normal(0, 0.03, atoms.positions.shape)
@@ -138,6 +140,10 @@ SLOW = [
     (("finetune.replay.path=old.xyz", "finetune.replay.valid=3"), "a fraction of the structures, at least 0, got 3"),
     (("finetune.replay.path=backwards.xyz",), "geometries are in two parts"),
     (("finetune.replay.path=none.xyz",), "none.xyz"),
+    (("finetune.replay.fraction=0.5",), "does nothing without structures to replay"),
+    (("finetune.energy_shifts={H: 1}",), "finetune.energy_shifts is what a run writes down"),
+    (("finetune.freeze=embedding",), "write finetune.freeze=[embedding]"),
+    (("finetune.model=pair.safetensors",), "is a committee of 2 models"),
 ]
 
 
@@ -160,7 +166,7 @@ def test_mistakes_are_one_clear_sentence(folder, overrides, message):
 
 @pytest.mark.slow
 def test_settings_without_a_model_file_are_refused(folder):
-    for setting in ("finetune.freeze=[layers]", "finetune.replay.path=old.xyz"):
+    for setting in ("finetune.freeze=[layers]", "finetune.replay.path=old.xyz", "finetune.atomic_energies=refit"):
         result = train("data.path=new.xyz", "run_dir=refused", setting)
         assert result.exit_code == 1
         assert "needs a model to start from" in text(result)

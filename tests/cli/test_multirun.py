@@ -230,7 +230,7 @@ def test_a_sweep_trains_goes_on_and_is_compared(tmp_path, monkeypatch):
     result = invoke("train", "-m", *settings, "loss.forces.weight=1,2,-1", "--jobs", "2")
     text = " ".join(result.output.split())
     assert result.exit_code == 1, text
-    assert "1 of 3 runs failed: weight--1: Loss weights must not be negative" in text
+    assert "1 of 3 runs failed: weight--1: Loss weights are numbers that are not negative" in text
     first, second, wrong = (Path("runs/sweep") / f"weight-{weight}" for weight in (1, 2, -1))
     assert (first / RECORD).is_file()
     assert (second / RECORD).is_file()

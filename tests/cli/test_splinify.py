@@ -73,6 +73,7 @@ def test_finetuning_comes_closer(folder: Path) -> None:
     [
         (("mlp.safetensors", "--radial", "bsplin"), "Did you mean 'bspline'"),
         (("mlp.safetensors", "--finetune", "1"), "--finetune needs structures"),
+        (("mlp.safetensors", "old.xyz", "--finetune", "1", "--lr", "-1"), "--lr must be positive, got -1.0"),
         (("mlp.safetensors", "-o", "mlp.safetensors"), "exists"),
         (("nothing.safetensors",), "There is no model"),
     ],

@@ -12,6 +12,7 @@ from mlip.core.errors import ConfigError
 from mlip.ops.envelope.polynomial import Polynomial
 
 POLYNOMIAL = "mlip.ops.envelope.polynomial.Polynomial"
+DIRECT_FORCES = "mlip.nn.heads.direct_forces.DirectForces"
 
 
 def test_builds_nested_objects_inner_first() -> None:
@@ -71,6 +72,12 @@ def test_unknown_class_gets_a_near_match() -> None:
 def test_unknown_option_gets_a_near_match() -> None:
     with pytest.raises(ConfigError, match=r"no option 'cutof'. Did you mean 'cutoff'\? It takes: cutoff, p"):
         build({"_target_": POLYNOMIAL, "cutof": 4.0})
+
+
+@pytest.mark.parametrize("value", ["no", "off", 0, None])
+def test_words_that_python_counts_as_true_are_no_switches(value: object) -> None:
+    with pytest.raises(ConfigError, match="DirectForces needs remove_net_force to be true or false, got"):
+        build({"_target_": DIRECT_FORCES, "_partial_": True, "remove_net_force": value})
 
 
 def test_unknown_option_of_a_partial_is_refused_at_once() -> None:

@@ -123,6 +123,14 @@ class TestDifferences:
         assert set(names([CONFIGURATION, neighbors(data__path="b.xyz")])[0]) == {"data.path"}
         assert set(names([CONFIGURATION, neighbors()])[0]) == {"statistics.num_neighbors"}
 
+    def test_reference_energies_that_finetuning_has_fitted_are_left_out(self):
+        def tuned(energy: float, **changes: Any) -> dict[str, Any]:
+            head = {"energy": {"_target_": "mlip.nn.heads.energy.EnergyHead", "atomic_energies": {"H": energy}}}
+            start = {"model": "a.safetensors", "energy_shifts": {"H": energy + 1.0}, "freeze": []}
+            return settings(finetune=start, model__head=head, **changes)
+
+        assert names([tuned(-1.0), tuned(-2.0, seed=1)]) == [{"seed": "0"}, {"seed": "1"}]
+
 
 class TestTable:
     def test_numbers_order_and_csv(self, tmp_path):

@@ -193,8 +193,40 @@ def test_model_file_cannot_call_anything(
 
 @pytest.mark.parametrize("config", [{}, [], "Facet", None, 3, {"_target_": "mlip.nn.activations.SiLU"}])
 def test_configuration_that_is_no_model_is_refused(path: Path, config: object) -> None:
-    with pytest.raises(ModelFileError, match="cannot build"):
+    with pytest.raises(ModelFileError, match=r"cannot build|damaged: config"):
         load_model(tamper(path, lambda header, _: header.update(config=config)))
+
+
+@pytest.mark.parametrize(("part", "option"), [("envelope", "p"), ("norm", "initial_scale")])
+def test_numbers_that_overflow_are_one_sentence(path: Path, part: str, option: str) -> None:
+    with pytest.raises(ModelFileError, match="cannot build") as caught:
+        load_model(tamper(path, lambda header, _: header["config"][part].update({option: 1e300})))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("config", [1]),
+        ("elements", "H"),
+        ("elements", [1, 6, 8]),
+        ("cutoff", "4"),
+        ("metadata", [1]),
+        ("dtype", 32),
+        ("elements", ["H", "C", "N"]),
+        ("cutoff", 5.0),
+    ],
+)
+def test_damaged_or_contradictory_header(path: Path, key: str, value: object) -> None:
+    """What mlip info shows is what the model is."""
+    with pytest.raises(ModelFileError, match=f"damaged: .*{key}"):
+        load_model(tamper(path, lambda header, _: header.update({key: value})))
+
+
+def test_nested_header(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "deep.safetensors", {"mlip": "[" * 100_000 + "]" * 100_000})
+    with pytest.raises(ModelFileError, match="damaged"):
+        load_model(tmp_path / "deep.safetensors")
 
 
 def test_weights_that_do_not_fit_are_refused(path: Path) -> None:

@@ -148,7 +148,10 @@ def test_readout_of_all_layers_and_hidden_layers() -> None:
     [
         ({"elements": ("H", "S")}, "atomic_energies lacks S"),
         ({"scale": 0.0}, "scale > 0"),
-        ({"scale": float("nan")}, "scale > 0"),
+        ({"scale": float("nan")}, "scale in eV that are finite"),
+        ({"scale": float("inf")}, "scale in eV that are finite"),
+        ({"shift": float("nan")}, "shift in eV that are finite"),
+        ({"atomic_energies": {**ENERGIES, "C": float("nan")}}, "atomic_energies in eV that are finite"),
         ({"scale": None}, "set statistics.force_rms"),
         ({"scale": {"H": 1.0}}, "scale lacks C, O"),
         ({"shift": {"H": 1.0, "C": "x", "O": 0.0}}, "shift in eV"),

@@ -18,6 +18,7 @@ from mlip.data.sample import Sample
 from mlip.data.sampling import EdgeBudgetSampler, Reservoir
 from mlip.data.subset import Subset, as_subset
 from mlip.evaluation.predict import predict_dataset
+from mlip.models.build import build_model
 from mlip.models.grow import add_elements, shift_energies
 from mlip.models.model_file import load_model
 from mlip.training.checkpoints import MODEL
@@ -26,7 +27,7 @@ from mlip.training.optimizers import adamw
 from mlip.training.parameter_groups import OTHERS, freeze, parameter_groups
 from mlip.training.run import Run, train
 from mlip.training.schedules import Plateau, WarmupCosine
-from tests.training.setup import CUTOFF, make_model, make_run, samples
+from tests.training.setup import CUTOFF, make_model, make_run, model_config, samples
 from tests.training.test_resume import StopAt, assert_same, log_rows
 
 FROZEN = ["embedding", "layers.0", "heads.energy.readouts"]
@@ -245,6 +246,20 @@ class TestEnergyShifts:
         wrong[4] = replace(wrong[4], labels={"energy": np.array(1e200)})
         with pytest.raises(DataError, match=r"made up:4: an energy of 1e\+200 eV for \d atoms cannot be right"):
             fit_energy_shifts(model, as_subset(wrong))
+
+    def test_a_model_that_reads_the_charge(self):
+        """The fit must see the vector of the charge: a shift of all atoms would take its place."""
+        table = {"_target_": "mlip.nn.conditioning.table.Table", "_partial_": True, "field": "charge", "values": [0, 1]}
+        model = build_model({**model_config(), "conditioning": {"charge": table}}, seed=0).double().eval()
+        with torch.no_grad():
+            model.conditioning["charge"].table.normal_(generator=torch.Generator().manual_seed(0))
+        charged = [replace(s, labels=s.labels | {"charge": np.array(k % 2)}) for k, s in enumerate(samples(30, 4))]
+        graphs = GraphDataset(charged, model.graph_builder, labels=("charge",))
+        found = predict_dataset(model, graphs, ("energy",))
+        moved = [
+            replace(s, labels=s.labels | {"energy": p["energy"] + 3.0 * len(s.atoms)}) for s, p in zip(charged, found)
+        ]
+        assert fit_energy_shifts(model, as_subset(moved)).shifts == pytest.approx({"H": 3.0, "C": 3.0}, abs=1e-8)
 
     def test_without_energies_nothing_is_fitted(self):
         bare = as_subset([replace(s, labels={"forces": s.labels["forces"]}) for s in samples(2, 5)])

@@ -1,4 +1,4 @@
-"""Learning-rate schedules against their formulas, and their state."""
+"""Learning-rate schedules against their formulas, and their state; numbers that they and the optimiser refuse."""
 
 import math
 
@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from mlip.core.errors import ConfigError
+from mlip.training.losses.weights import constant
+from mlip.training.optimizers import adamw
 from mlip.training.schedules import Plateau, WarmupCosine
 
 
@@ -44,7 +46,32 @@ def test_plateau_reduces_after_patience_and_resumes():
     assert schedule.factor(50) == other.factor(50) == 0.25
 
 
-@pytest.mark.parametrize("options", [{"warmup": 1.5}, {"final": -0.1}])
-def test_bad_options(options):
-    with pytest.raises(ConfigError):
-        WarmupCosine(optimizer(), total_steps=10, **options)
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        *[(WarmupCosine, "warmup", value) for value in (1.5, "abc", float("nan"))],
+        *[(WarmupCosine, "final", value) for value in (-0.1, None)],
+        *[(Plateau, "warmup", value) for value in (-0.5, None)],
+        (Plateau, "reduce", "0.5"),
+        (Plateau, "patience", 0.5),
+        (Plateau, "min_factor", 2),
+    ],
+)
+def test_bad_options(kind, option, value):
+    with pytest.raises(ConfigError, match=f"^{option} is .*got {value!r}"):
+        kind(optimizer(), total_steps=10, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("lr", 0), ("lr", "abc"), ("lr", float("nan")), ("weight_decay", -1), ("betas", [0.9]), ("betas", [0.9, 1.0])],
+)
+def test_bad_options_of_the_optimizer(option, value):
+    with pytest.raises(ConfigError, match=rf"^optimizer\.{option} must be"):
+        adamw(torch.nn.Linear(1, 1), **{option: value})
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_none(value):
+    with pytest.raises(ConfigError, match="Loss weights are numbers that are not negative"):
+        constant(value)

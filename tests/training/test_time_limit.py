@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,16 +124,23 @@ def test_clocks():
     assert passed["cpu"] < 0.05
 
 
-def test_the_cost_of_a_step_leaves_out_validations(monkeypatch):
+def trainer_at(batch: int, batches_per_step: int) -> SimpleNamespace:
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_idx=batch))
+    return SimpleNamespace(fit_loop=loop, accumulate_grad_batches=batches_per_step)
+
+
+@pytest.mark.parametrize("batches_per_step", [1, 2])
+def test_the_cost_of_a_step_leaves_out_validations(monkeypatch, batches_per_step):
     module = torch.nn.Linear(1, 1)
     module.device = torch.device("cpu")
     meter, now = StepMeter(), [0.0]
     monkeypatch.setattr(step_cost, "_now", lambda: (now[0], now[0] / 2))
-    for duration in (5.0, 1.0, 1.0, 3.0, 1.0):
+    batches = [part for step in (5.0, 1.0, 1.0, 3.0, 1.0) for part in [step / batches_per_step] * batches_per_step]
+    for number, duration in enumerate(batches):
         meter.on_train_batch_start()
         now[0] += duration
-        meter.on_train_batch_end(None, module)
-        if duration == 3.0:
+        meter.on_train_batch_end(trainer_at(number, batches_per_step), module)
+        if number + 1 == 4 * batches_per_step:
             meter.on_validation_start()
             now[0] += 1000.0
     assert (meter.cost().seconds, meter.cost().cpu_seconds) == (1.0, 0.5)

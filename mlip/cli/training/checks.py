@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from rich.console import Console
 
     from mlip.data.loading import GraphDataset
     from mlip.data.parts import Parts
@@ -90,13 +91,36 @@ def check_predictions(model: AtomisticModel, losses: dict[str, Any]) -> None:
                 )
 
 
-def check_trained(model: AtomisticModel, losses: dict[str, Any]) -> None:
+def check_trained(model: AtomisticModel, losses: dict[str, Any], console: Console | None = None) -> None:
     """Refuse a new model that predicts what no loss trains: its numbers would be those of random weights.
+
+    Args:
+        model: what is trained.
+        losses: by name.
+        console: where to warn instead, of a model that was trained before: it has learned such a field once, but the
+            features that it is read from change.
 
     Raises:
         ConfigError: one sentence.
     """
     from mlip.core.errors import ConfigError
+
+    for field in _untrained(model, losses):
+        if console is None:
+            raise ConfigError(
+                f"The model predicts '{field}', which no loss trains: add a loss for it, such as loss=[…,{field}], or "
+                "leave out what predicts it (model/head=[…])."
+            )
+        console.print(
+            f"[yellow]Warning:[/yellow] no loss trains '{field}', which this model predicts: its error will grow. Add "
+            "a loss for it, or do not use it afterwards.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _untrained(model: AtomisticModel, losses: dict[str, Any]) -> list[str]:
+    """Return what a model predicts and no loss trains."""
     from mlip.core.fields import DERIVED, MEMBERS, TOTALS
 
     required = {field for loss in losses.values() for field in loss.required}
@@ -106,13 +130,8 @@ def check_trained(model: AtomisticModel, losses: dict[str, Any]) -> None:
         after = [TOTALS[field]] if field in TOTALS else [name for name, source in derived.items() if source == field]
         return field in required or any(reached(name) for name in after)
 
-    for field in model.fields:
-        # The members of a committee are trained with their mean.
-        if field not in MEMBERS.values() and not reached(field):
-            raise ConfigError(
-                f"The model predicts '{field}', which no loss trains: add a loss for it, such as loss=[…,{field}], or "
-                "leave out what predicts it (model/head=[…])."
-            )
+    # The members of a committee are trained with their mean.
+    return [field for field in model.fields if field not in MEMBERS.values() and not reached(field)]
 
 
 def check_shapes(model: AtomisticModel, graphs: GraphDataset, losses: dict[str, Any]) -> None:

@@ -34,15 +34,19 @@ def check_start(config: DictConfig, overrides: list[str]) -> None:
     from mlip.core.errors import ConfigError
     from mlip.models.model_file import read_header
 
-    named = {text: re.match(r"[+~]*([\w/]+)", text).group(1) for text in overrides if re.match(r"[+~]*\w", text)}
+    named = {text: re.match(r"[+~]*([\w/.@]+)", text).group(1) for text in overrides if re.match(r"[+~]*\w", text)}
     if not is_finetuning(config):
         settings = config.get("finetune") or {}
-        if settings.get("freeze") or _replays(config):
-            what = "freeze" if settings.get("freeze") else "replay"
-            raise ConfigError(f"finetune.{what} needs a model to start from: set finetune.model=RUN/model.safetensors.")
+        # Whoever says that there is no model, in a sweep perhaps, means the rest for when there is one.
+        keys = [] if "finetune.model" in named.values() else named.values()
+        given = [key for key in keys if _is_about(key, "finetune")]
+        if settings.get("freeze") or _replays(config) or given:
+            what = "finetune.freeze" if settings.get("freeze") else "finetune.replay" if _replays(config) else given[0]
+            raise ConfigError(f"{what} needs a model to start from: set finetune.model=RUN/model.safetensors.")
         return
+    _check_effect(config, list(named.values()))
     for text, key in named.items():
-        if key.split("/")[0] in _OF_THE_FILE:
+        if re.split("[/.@]", key)[0] in _OF_THE_FILE:
             raise ConfigError(
                 f"finetune.model={config.finetune.model} brings its architecture, cutoff and statistics: leave out "
                 f"'{text}'."
@@ -50,6 +54,27 @@ def check_start(config: DictConfig, overrides: list[str]) -> None:
     header = read_header(config.finetune.model)
     if "dtype" not in named.values():
         config.dtype = header["dtype"]
+
+
+def _check_effect(config: DictConfig, keys: list[str]) -> None:
+    """Refuse settings of fine-tuning that would change nothing."""
+    from mlip.core.errors import ConfigError
+
+    for key in keys:
+        if _is_about(key, "finetune.energy_shifts"):
+            raise ConfigError(
+                "finetune.energy_shifts is what a run writes down. To choose which reference energies are fitted, set "
+                "finetune.atomic_energies=refit or keep."
+            )
+        # A sweep over finetune.replay.path=null,old.xyz has one fraction for both.
+        idle = not _replays(config) and "finetune.replay.path" not in keys
+        if key in ("finetune.replay.fraction", "finetune.replay.valid") and idle:
+            raise ConfigError(f"{key} does nothing without structures to replay: set finetune.replay.path=FILE.")
+
+
+def _is_about(key: str, setting: str) -> bool:
+    """Whether the key of an override is a setting, one inside it, or a group that is put there (``data@KEY``)."""
+    return f"{key.partition('@')[2] or key}.".startswith(f"{setting}.")
 
 
 def adopt(config: DictConfig, stored: DictConfig) -> None:
@@ -81,13 +106,20 @@ def start_from_file(config: DictConfig, parts: Parts, console: Console) -> tuple
     from omegaconf import OmegaConf
 
     from mlip.cli.progress import ProgressBar
+    from mlip.core.errors import ConfigError
     from mlip.data.elements import new_elements
     from mlip.models.build import parse_dtype
+    from mlip.models.committee import Committee
     from mlip.models.grow import add_elements
     from mlip.models.model_file import load_model
 
     settings = config.finetune
     model = load_model(settings.model, dtype=parse_dtype(config.dtype)).train()
+    if isinstance(model, Committee):
+        raise ConfigError(
+            f"'{settings.model}' is a committee of {len(model.members)} models; trained on their mean, their spread "
+            "would say nothing about errors any more. Fine-tune each of its models, then: mlip committee."
+        )
     parent = _card(settings.model, model)
     console.print(
         f"Start: '{settings.model}', {type(model).__name__} for {', '.join(model.elements)} "

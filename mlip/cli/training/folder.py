@@ -50,6 +50,20 @@ def refuse_existing(folder: Path) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        MlipError: it cannot be made.
+    """
+    from mlip.core.errors import MlipError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MlipError(f"The run folder '{folder}' cannot be made: {error.strerror or error}.") from error
+
+
 @contextmanager
 def forgotten_if_nothing_came(folder: Path, new: bool) -> Iterator[None]:
     """Free the folder of a new run that was refused before its first checkpoint: the corrected command may use it."""

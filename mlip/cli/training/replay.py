@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlip.core.errors import ConfigError, did_you_mean
+from mlip.core.numbers import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -106,7 +107,7 @@ def _source(settings: dict[str, Any], data: dict[str, Any], seed: int) -> dict[s
     if path is None:
         return None
     valid = settings.get("valid")
-    if isinstance(valid, bool) or not isinstance(valid, int | float) or not 0 <= valid < 1:
+    if not is_number(valid) or not 0 <= valid < 1:
         raise ConfigError(f"finetune.replay.valid is a fraction of the structures, at least 0, got {valid!r}.")
     split = {"by": "auto", "train": 1.0 - valid, "valid": float(valid), "test": 0, "seed": seed}
     return {
@@ -118,7 +119,7 @@ def _source(settings: dict[str, Any], data: dict[str, Any], seed: int) -> dict[s
 
 def _drawn(fraction: float, new: int) -> int:
     """Return how many structures make a fraction of a pass beside ``new`` others."""
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+    if not is_number(fraction) or not 0 < fraction < 1:
         raise ConfigError(
             f"finetune.replay.fraction is the share of a pass that is replayed, between 0 and 1, got {fraction!r}."
         )

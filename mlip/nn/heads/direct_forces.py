@@ -40,7 +40,7 @@ class DirectForces(Head):
         remove_net_force: bool = False,
     ) -> None:
         super().__init__(irreps_layers, elements)
-        if scale is None or not scale > 0:
+        if scale is None or not 0 < scale < float("inf"):
             hint = " The data have no forces to take it from: set statistics.force_rms." if scale is None else ""
             raise ConfigError(f"DirectForces needs scale > 0 eV/Å, got {scale}.{hint}")
         self.layer, self.block = _find_vectors(self.irreps_layers)

@@ -14,7 +14,7 @@ from mlip.ops.constants import as_float64
 
 
 class EnergyHead(Head):
-    """``E_i = E0_z + s · (scale_z · e_i + shift_z)``, ``e_i`` a readout of the last layer or the sum of all layers'.
+    """``E_i = E0_z + s · (scale_z · c · e_i + shift_z + d)``, ``e_i`` a readout of the last layer or the sum of all.
 
     E0 are fixed reference energies of the elements (isolated atoms, or a least-squares fit) and stay in
     float64 whatever the dtype of the model: total energies of 10⁴ eV have a resolution of 1 meV in
@@ -25,14 +25,18 @@ class EnergyHead(Head):
         irreps_layers: features after each layer; each must begin with scalars 0e.
         elements: symbols in the order of the species index.
         atomic_energies: E0 in eV by symbol; every element must have one.
-        scale: s in eV, e.g. the RMS of the forces (in eV/Å) of the training data; or by symbol.
-        shift: average of ``(E - Σ E0) / atoms`` in eV over the training data, or by symbol; None counts as zero.
+        scale: s in eV, e.g. the RMS of the forces (in eV/Å) of the training data; or s_z by symbol.
+        shift: ``s · shift_z`` at the start, in eV: the average of ``(E - Σ E0) / atoms`` over the training data, or by
+            symbol; None counts as zero.
         all_layers: read all layers (MACE, arXiv 2206.07697) instead of the last one; all but the last linearly.
         hidden: widths of the hidden layers of the last layer's readout.
         activation: between these; None: they are linear (SevenNet-0).
         learned_scales: learn ``scale_z`` and ``shift_z``; if not, they stay as they start, and are no parameters.
-        learned_common: learn a factor of all ``e_i`` and a shift of all atoms, which the elements share: instead of
-            those of the elements, or besides them (Facet, arXiv 2509.08418).
+        learned_common: learn c and d, which all elements share, from 1 and 0: instead of those of the elements, or
+            besides them (Facet, arXiv 2509.08418). If not, they are no parameters and stay 1 and 0.
+
+    Raises:
+        ConfigError: an element without a number, a scale that is not positive, or a number that is not finite.
     """
 
     provides = ("energies",)
@@ -87,7 +91,7 @@ def _of_elements(name: str, value: float | Mapping[str, float] | None, elements:
     """Return (elements,) float64 from a number or from numbers by symbol.
 
     Raises:
-        ConfigError: an element has none, or it is no number.
+        ConfigError: an element has none, or it is no finite number.
     """
     if isinstance(value, Mapping):
         missing = [symbol for symbol in elements if symbol not in value]
@@ -99,4 +103,7 @@ def _of_elements(name: str, value: float | Mapping[str, float] | None, elements:
     if any(isinstance(x, bool) or not isinstance(x, int | float) for x in values):
         hint = " The data have no forces to take it from: set statistics.force_rms." if value is None else ""
         raise ConfigError(f"EnergyHead needs {name} in eV, one number or one for each element, got {value}.{hint}")
-    return as_float64(values)
+    found = as_float64(values)
+    if not bool(torch.isfinite(found).all()):
+        raise ConfigError(f"EnergyHead needs {name} in eV that are finite, got {value}.")
+    return found

@@ -40,7 +40,7 @@ class MagneticMoments(Head):
         activation: Activation | None = None,
     ) -> None:
         super().__init__(irreps_layers, elements)
-        if not scale > 0:
+        if not 0 < scale < float("inf"):
             raise ConfigError(f"MagneticMoments needs scale > 0 μB, got {scale}.")
         self.num_scalars = num_scalars(self.irreps_layers[-1], "MagneticMoments")
         self.readout = Readout(self.num_scalars, hidden, activation)

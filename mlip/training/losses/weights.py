@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mlip.core.errors import ConfigError
+from mlip.core.numbers import is_number
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,11 @@ class WeightSchedule:
     end: float = 0.75
 
     def __post_init__(self) -> None:
-        if self.before < 0 or self.after < 0:
-            raise ConfigError(f"Loss weights must not be negative, got {self.before} and {self.after}.")
-        if not 0 <= self.start <= self.end <= 1:
+        if not all(is_number(weight) and weight >= 0 for weight in (self.before, self.after)):
+            raise ConfigError(
+                f"Loss weights are numbers that are not negative, got {self.before!r} and {self.after!r}."
+            )
+        if not is_number(self.start) or not is_number(self.end) or not 0 <= self.start <= self.end <= 1:
             raise ConfigError(f"A weight schedule needs 0 <= start <= end <= 1, got {self.start} and {self.end}.")
 
     def __call__(self, progress: float) -> float:
