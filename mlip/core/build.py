@@ -32,9 +32,7 @@ def locate(target: str) -> Callable[..., Any]:
         ConfigError: the path is outside the allowed packages, or nothing is there.
     """
     if not isinstance(target, str) or "." not in target:
-        raise ConfigError(
-            f"_target_ must be a dotted path such as 'mlip.models.mace.MACE', got {target!r}."
-        )
+        raise ConfigError(f"_target_ must be a dotted path such as 'mlip.models.mace.MACE', got {target!r}.")
     packages = allowed_packages()
     if not any(target.startswith(f"{package}.") for package in packages):
         raise ConfigError(
