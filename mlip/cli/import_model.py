@@ -74,6 +74,8 @@ def _list() -> None:
     from mlip.models.names import SUFFIX, model_path, models_folder
 
     table = Table("name", "here", "training data", "level of theory")
+    # Names are there to be typed: the other columns give way on a narrow terminal.
+    table.columns[0].no_wrap = True
     for name, entry in PUBLISHED.items():
         status = "imported"
         if not model_path(name).is_file():

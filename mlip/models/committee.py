@@ -91,8 +91,9 @@ def committee_of(models: Sequence[AtomisticModel]) -> Committee:
     Models of float32 and float64 become one of float64. What all cards say alike is on the card of the committee.
 
     Raises:
-        ConfigError: models that do not fit together.
+        ConfigError: models that do not fit together, or whose cards name different levels of theory.
     """
+    _check_levels(models)
     members = [member for model in models for member in (model.members if isinstance(model, Committee) else [model])]
     dtype = torch.float64 if any(model.dtype == torch.float64 for model in models) else torch.float32
     committee = Committee([deepcopy(member) for member in members]).to(device=models[0].device, dtype=dtype)
@@ -104,6 +105,18 @@ def committee_of(models: Sequence[AtomisticModel]) -> Committee:
     own = {str(number): _without(card, shared) for number, card in enumerate(cards, 1)}
     committee.metadata = {**shared, "members": own}
     return committee.train(models[0].training)
+
+
+def _check_levels(models: Sequence[AtomisticModel]) -> None:
+    """Refuse the mean of energies that have nothing to do with each other."""
+    data = [model.metadata.get("data") for model in models]
+    named = [card["level_of_theory"] for card in data if isinstance(card, Mapping) and "level_of_theory" in card]
+    for other in named[1:]:
+        if other != named[0]:
+            raise ConfigError(
+                "The members of a committee must be of one level of theory, whose energies have a mean; these were "
+                f"fitted to {named[0]}, and to {other}."
+            )
 
 
 def _shared(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -151,6 +151,10 @@ def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], 
             text = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
+        if path.suffix == ".ckpt":
+            raise ModelFileError(
+                f"'{path}' is a checkpoint to resume a training from; the model is model.safetensors beside it."
+            ) from error
         raise ModelFileError(
             f"'{path}' cannot be read as a model file: it is truncated or not a safetensors file ({error})."
         ) from error

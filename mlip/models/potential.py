@@ -20,6 +20,7 @@ from mlip.nn.pair_terms.base import PairTerm
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.radial.base import RadialBasis
 from mlip.ops.segment import segment_sum
+from mlip.ops.tensor_product.base import LARGEST_DEGREE
 
 EDGE_PARITIES = ("natural", "even")
 
@@ -70,8 +71,8 @@ class Potential(AtomisticModel):
         if edge_parity not in EDGE_PARITIES:
             raise ConfigError(f"edge_parity must be one of {', '.join(EDGE_PARITIES)}, got '{edge_parity}'.")
         check_factories(radial=radial, envelope=envelope, layers=layers)
-        if type(lmax_edge) is not int or lmax_edge < 0:
-            raise ConfigError(f"lmax_edge must be a whole number >= 0, got {lmax_edge!r}.")
+        if type(lmax_edge) is not int or not 0 <= lmax_edge <= LARGEST_DEGREE:
+            raise ConfigError(f"lmax_edge must be a whole number from 0 to {LARGEST_DEGREE}, got {lmax_edge!r}.")
         self.symmetry = "O3" if edge_parity == "natural" else "SO3"
         self.edges = EdgeFeatures(lmax_edge, radial, envelope, self.cutoff, edge_parity, solid_harmonics)
         self.embedding = nn.Parameter(torch.randn(len(self.elements), num_scalars))

@@ -23,6 +23,7 @@ from mlip.data.sampling import Reservoir
 from mlip.models.base import AtomisticModel
 from mlip.training.checkpoints import (
     LAST,
+    MODEL,
     EarlyStop,
     KeepBest,
     KeepLast,
@@ -191,6 +192,8 @@ def train(
             ckpt_path=checkpoint,
             weights_only=True,
         )
+    if rank == 0 and not (run.folder / MODEL).exists():
+        raise _too_short(task.global_step, validate_steps)
     return Outcome(task.global_step, log.elapsed()[0], best.best, str(trainer.strategy.root_device), meter.cost())
 
 
@@ -213,6 +216,13 @@ def _too_few(train: int, valid: int) -> TrainingError:
     return TrainingError(
         f"Training needs structures in both parts, got {train} to train and {valid} to validate on. Set "
         "data.split.train and data.split.valid."
+    )
+
+
+def _too_short(steps: int, validate_steps: int) -> TrainingError:
+    return TrainingError(
+        f"The training ended at step {steps}, before its first validation, which comes every {validate_steps} steps, "
+        "so that there is no model: lower validate_every, or leave out what ends it early (trainer.limit_train_batches)."
     )
 
 

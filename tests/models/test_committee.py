@@ -158,6 +158,19 @@ def with_spins(*values: int) -> PairModel:
     return model
 
 
+def of_level(level: str | None) -> PairModel:
+    model = PairModel()
+    model.metadata = {"data": {} if level is None else {"level_of_theory": level}}
+    return model
+
+
+def test_levels_of_theory_are_not_averaged() -> None:
+    """Energies of PBE and r2SCAN have other zeros; members of unknown level are taken on trust."""
+    assert len(committee_of([of_level("PBE"), of_level(None), of_level("PBE")]).members) == 3
+    with pytest.raises(ConfigError, match=r"one level of theory, .* fitted to PBE, and to r2SCAN"):
+        committee_of([of_level("PBE"), of_level(None), of_level("r2SCAN")])
+
+
 def test_inputs_that_all_members_know() -> None:
     assert committee_of([with_spins(1, 2), with_spins(2, 3), PairModel()]).inputs == {"spin": (2,)}
 

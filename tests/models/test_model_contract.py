@@ -17,7 +17,7 @@ from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
 from mlip.testing import field_checks, finite_differences, suite, symmetry
-from mlip.testing.evaluate import evaluate
+from mlip.testing.evaluate import evaluate, graph_for
 from mlip.testing.measurement import Measurement, worst
 from mlip.testing.structures import dimer, isolated_atom, molecule, standard_structures
 from tests.components import ENERGIES, SMALL, component_names, compose_model, random_model, small_facet
@@ -47,6 +47,16 @@ VARIANTS += [
 SMALL_MACE = ("model.irreps_hidden=4x0e+4x1o", "model.lmax_edge=2", "model.head.energy_all_layers.scale=0.3")
 VARIANTS += [("mace", (*SMALL_MACE, f"model/many_body={name}")) for name in component_names("many_body")]
 VARIANTS += [("mace", (*SMALL_MACE, "model.correlation=2", "model.residual=true"))]
+SMALL_SEVENNET = ("model.irreps_hidden=6x0e+4x1e+2x2e", "model.num_layers=2", "model.head.energy_fixed.hidden=[3]")
+# Two cores, and all that a structure can say of itself.
+PARTS = ("model/pair_term=[born_mayer,zbl]", "model/conditioning=[charge,spin,tags]")
+VARIANTS += [
+    ("facet", (*SMALL, "model/activation=quadratic", *PARTS)),
+    ("sevennet", (*SMALL_SEVENNET, "+model.bias=true", "+model.solid_harmonics=true")),
+]
+SLOW = len(VARIANTS)
+"""Index of the first variant that is left to the slow tests."""
+VARIANTS += [("sevennet", SMALL_SEVENNET), ("mace", (*SMALL_MACE, *PARTS))]
 SHIPPED = component_names("")
 
 
@@ -67,7 +77,10 @@ def structures_of(model: AtomisticModel) -> dict[str, Atoms]:
     return {name: atoms for name, atoms in structures.items() if model.graph_builder.periodic or not atoms.pbc.any()}
 
 
-@pytest.fixture(params=range(len(VARIANTS)), ids=lambda k: " ".join(VARIANTS[k][1][-1:]))
+@pytest.fixture(
+    params=[pytest.param(k, marks=pytest.mark.slow) if k >= SLOW else k for k in range(len(VARIANTS))],
+    ids=lambda k: " ".join(VARIANTS[k][1][-1:]),
+)
 def model(request: pytest.FixtureRequest) -> AtomisticModel:
     return variant(request.param)
 
@@ -238,7 +251,7 @@ def test_repulsion_is_added_to_the_same_model() -> None:
 def test_every_parameter_is_trained_by_energies_and_forces(model: AtomisticModel) -> None:
     """A parameter without a gradient breaks distributed training and is wasted."""
     model.zero_grad(set_to_none=True)
-    found = predict(model, build_graph(molecule(model.elements), model.cutoff), create_graph=True)
+    found = predict(model, graph_for(model, molecule(model.elements)), create_graph=True)
     (found["forces"].square().sum() + found["energy"].square().sum()).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle, idle

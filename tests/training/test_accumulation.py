@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlip.core.errors import ConfigError, TrainingInterrupted
+from mlip.core.errors import ConfigError, TrainingError, TrainingInterrupted
 from mlip.training.run import Run
 from tests.training.setup import make_run, run_training
 from tests.training.test_resume import StopAt, assert_same, log_rows
@@ -48,3 +48,9 @@ def test_resume_is_exact(straight, tmp_path, stop):
 def test_numbers_that_are_none(tmp_path, number):
     with pytest.raises(ConfigError, match="accumulate_grad_batches must be a whole number from 1"):
         run_training(accumulating(tmp_path, number=number))
+
+
+def test_a_training_without_a_validation_says_so(tmp_path):
+    trainer = {"accelerator": "cpu", "devices": 1, "limit_train_batches": 2}
+    with pytest.raises(TrainingError, match="ended at step 2, before its first validation"):
+        run_training(make_run(tmp_path, trainer=trainer))

@@ -17,11 +17,12 @@ from mlip.models.foreign.sevennet import read_sevennet
 
 _SEVENNET = "Park, Kim, Hwang, Han, J. Chem. Theory Comput. 20, 4857 (2024), doi 10.1021/acs.jctc.4c00190"
 _FIDELITY = "Kim et al., J. Am. Chem. Soc. 147, 1042 (2024), doi 10.1021/jacs.4c14455"
+_BOTH = f"{_FIDELITY}; {_SEVENNET}"
 _MPTRJ = "MPtrj: Deng et al., Nat. Mach. Intell. 5, 1031 (2023), doi 10.1038/s42256-023-00716-3"
 _MPF = "MPF.2021.2.8: Chen, Ong, Nat. Comput. Sci. 2, 718 (2022), doi 10.1038/s43588-022-00349-3"
 _RELAXATIONS = "relaxation trajectories of the Materials Project, PBE(+U) and r2SCAN together"
 _PBE = "PBE and PBE+U with the settings of the Materials Project"
-_PBE_UNCORRECTED = f"{_PBE}; energies as VASP gives them, without corrections"
+_UNCORRECTED = "as VASP gives them, without corrections"
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Published:
         training_data: what it was fitted to, and how to cite that.
         level_of_theory: of the training data.
         citation: of the potential.
+        energies: which ones, where the settings in the checkpoint tell.
         modality: which of the levels of theory in the file.
         package: import name and name on PyPI.
         extra: of ours, which installs the package.
-        licence: of the package, the file included.
+        licence: as the package states it.
     """
 
     file: str
@@ -45,10 +47,11 @@ class Published:
     training_data: str
     level_of_theory: str
     citation: str = _SEVENNET
+    energies: str | None = None
     modality: str | None = None
     package: str = "sevenn"
     extra: str = "sevennet"
-    licence: str = "MIT, Copyright (c) 2024 Yutack Park (sevenn 0.13.0; releases of 2024 were under GPL-3.0)"
+    licence: str = "MIT, Copyright (c) 2024 Yutack Park (licence of the package sevenn 0.13.0)"
 
 
 _FOLDER = "pretrained_potentials"
@@ -60,7 +63,8 @@ PUBLISHED: Mapping[str, Published] = {
         f"{_FOLDER}/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
         "7052cb42b7b3be42b40b97fa0d21077a48c54b5548948fc4dcf346629f813c36",
         _MPTRJ,
-        _PBE_UNCORRECTED,
+        _PBE,
+        energies=_UNCORRECTED,
     ),
     "sevennet-0-22may2024": Published(
         f"{_FOLDER}/SevenNet_0__22May2024/checkpoint_sevennet_0.pth",
@@ -72,10 +76,11 @@ PUBLISHED: Mapping[str, Published] = {
         f"{_FOLDER}/SevenNet_l3i5/checkpoint_l3i5.pth",
         "a7ff190d41efe5b8317a03d20a468e4036a1a3e64e0b14fdbab64ac3f4bfc09d",
         _MPTRJ,
-        _PBE_UNCORRECTED,
+        _PBE,
+        energies=_UNCORRECTED,
     ),
-    "sevennet-mf-0-pbe": Published(_MF0, _MF0_SHA256, _RELAXATIONS, _PBE, f"{_FIDELITY}; {_SEVENNET}", "PBE"),
-    "sevennet-mf-0-r2scan": Published(_MF0, _MF0_SHA256, _RELAXATIONS, "r2SCAN", f"{_FIDELITY}; {_SEVENNET}", "R2SCAN"),
+    "sevennet-mf-0-pbe": Published(_MF0, _MF0_SHA256, _RELAXATIONS, _PBE, _BOTH, modality="PBE"),
+    "sevennet-mf-0-r2scan": Published(_MF0, _MF0_SHA256, _RELAXATIONS, "r2SCAN", _BOTH, modality="R2SCAN"),
 }
 """Potentials by the names that calculators and commands take."""
 
@@ -129,6 +134,8 @@ def read_published(name: str, path: str | os.PathLike[str] | None = None) -> tup
     card["provenance"]["package"] = f"{entry.package} {_version(entry.package)}" if path is None else entry.package
     card["licence"], card["citation"] = entry.licence, entry.citation
     card["data"] = {"training_data": entry.training_data, "level_of_theory": entry.level_of_theory}
+    if entry.energies is not None:
+        card["data"]["energies"] = entry.energies
     return model, card
 
 
