@@ -222,7 +222,7 @@ def _too_few(train: int, valid: int) -> TrainingError:
 def _too_short(steps: int, validate_steps: int) -> TrainingError:
     return TrainingError(
         f"The training ended at step {steps}, before its first validation, which comes every {validate_steps} steps, "
-        "so that there is no model: lower validate_every, or leave out what ends it early (trainer.limit_train_batches)."
+        "and there is no model: lower validate_every, or leave out what ends it early (trainer.limit_train_batches)."
     )
 
 
