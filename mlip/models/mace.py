@@ -109,6 +109,7 @@ class MACE(Potential):
                 )
                 found.append(layer)
                 before = layer.irreps_out
+            _check_reached(hidden, found)
             return found
 
         super().__init__(
@@ -124,6 +125,18 @@ class MACE(Potential):
             conditioning=conditioning,
             edge_parity=edge_parity,
             graph=graph,
+        )
+
+
+def _check_reached(hidden: Irreps, layers: Sequence[nn.Module]) -> None:
+    """Refuse irreps that no layer has: one layer keeps its scalars, and some products reach natural parities only."""
+    reached = {ir for layer in layers[:-1] for _, ir in layer.irreps_out} | {hidden[0].ir}
+    missing = [str(ir) for _, ir in hidden if ir not in reached]
+    if missing:
+        why = "a single layer keeps its scalars" if len(layers) == 1 else "its product reaches natural parities only"
+        raise ConfigError(
+            f"irreps_hidden={hidden} has {', '.join(missing)}, which no layer of this MACE has ({why}, or nothing "
+            "leads there): leave them out, add layers, or take model/many_body=symmetric_contraction."
         )
 
 

@@ -23,7 +23,7 @@ from mlip.testing.structures import isolated_atom, molecule
 from tests.components import component, component_names, compose_model, random_model
 
 SMALL = ("model.irreps_hidden=4x0e+4x1o", "model.lmax_edge=2")
-LINEAR_READOUT = ("model.head.energy_all_layers.hidden=[]", "model.num_layers=1")
+LINEAR_READOUT = ("model.head.energy_all_layers.hidden=[]", "model.num_layers=1", "model.irreps_hidden=4x0e")
 
 PEER = {
     # overrides: {structure: (energy, forces of atoms 0 and 3, Σ forces², stress xx yy zz yz xz xy)}
@@ -169,8 +169,7 @@ def test_layers_may_differ_and_features_keep_what_is_reached() -> None:
     assert [layer.many_body.product.correlation for layer in model.layers] == [3, 2, 1]
     assert [layer.residual for layer in model.layers] == [False, True, False]
     assert [layer.irreps_out for layer in model.layers] == [Irreps("4x0e+4x1o")] * 2 + [Irreps("4x0e")]
-    # A cube of degrees 0 and 1 reaches no degree 4; nothing is kept for it.
-    high = small_mace("model.irreps_hidden=4x0e+3x2e+4x4e", "model.lmax_edge=1")
+    high = small_mace("model.irreps_hidden=4x0e+3x2e", "model.lmax_edge=1")
     assert high.layers[0].irreps_out == Irreps("4x0e+3x2e")
     assert high.layers[0].convolution.irreps_out == Irreps("4x0e+4x1o")
     odd = small_mace("model.irreps_hidden=4x0e+4x1o+4x1e")
@@ -226,3 +225,17 @@ def test_every_option_of_the_blocks_fits(group: str, name: str) -> None:
     model = build_model(compose_model("mace", *small, chosen))
     found = predict(model, graph_of(molecule(model.elements), model.graph_builder), model.fields)
     assert all(torch.isfinite(found[field]).all() for field in model.fields)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("model.irreps_hidden=4x0e+4x1e", "model/many_body=gaunt_grid"), "has 1e, which no layer"),
+        # A cube of degrees 0 and 1 reaches no degree 4.
+        (("model.irreps_hidden=4x0e+3x2e+4x4e",), "has 4e, which no layer"),
+        (("model.irreps_hidden=4x0e+4x1o", "model.num_layers=1"), "a single layer keeps its scalars"),
+    ],
+)
+def test_irreps_that_no_layer_has_are_refused(overrides: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_model(compose_model("mace", "model.lmax_edge=1", *overrides))

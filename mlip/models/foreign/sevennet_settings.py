@@ -10,9 +10,13 @@ from ase.data import chemical_symbols
 from e3nn.o3 import Irrep, Irreps
 
 from mlip.core.errors import ModelFileError
+from mlip.ops.tensor_product.base import LARGEST_DEGREE
 
 _NN, _OPS = "mlip.nn", "mlip.ops"
 _REQUIRED = object()
+
+LARGEST_WIDTH = 10_000
+"""Channels, functions or layers. A damaged number must not fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def read_settings(config: Mapping[str, Any], modality: str | None = None) -> Sev
     _expect(config, "is_parity", (False,))
     _expect(config, "readout_as_fcn", (False,), False)
     _expect(config, "act_radial", ("silu",))
+    # Another order of sums and weights, which newer versions of the package refuse, too.
+    _expect(config, "optimize_by_reduce", (True,), True)
     for name in ("act_scalar", "act_gate"):
         _expect(_get(config, name, dict), "e", ("silu",), within=name)
     version = _version(_get(config, "version", str))
@@ -143,23 +149,22 @@ def read_settings(config: Mapping[str, Any], modality: str | None = None) -> Sev
     cutoff = float(_get(config, "cutoff", (int, float)))
     if not 0 < cutoff < 100:
         raise ModelFileError(f"its setting 'cutoff' is {cutoff}, which is no radius in Å")
-    lmax = _whole(config, "lmax", least=0)
-    lmax_edge = config.get("lmax_edge", -1)
+    lmax = _whole(config, "lmax", least=0, most=LARGEST_DEGREE)
     # Checkpoints of the first versions have no such key and were trained on harmonics that grow as r^l.
-    normalized = config.get("_normalize_sph", version >= (0, 10))
+    normalized = _get(config, "_normalize_sph", bool, version >= (0, 10))
     return SevenNetSettings(
         version=version,
         species=_species(config),
         cutoff=cutoff,
         hidden=_hidden(config, num_layers, lmax),
         num_layers=num_layers,
-        lmax_edge=lmax_edge if isinstance(lmax_edge, int) and lmax_edge > 0 else lmax,
+        lmax_edge=_own_degree(config, "lmax_edge", lmax),
         num_basis=_whole(basis, "bessel_basis_num", 8),
         envelope=_envelope(_get(config, "cutoff_function", dict), cutoff),
         widths=_widths(config),
         per_element=_self_connection(config, num_layers),
         solid_harmonics=not normalized,
-        bias=bool(config.get("use_bias_in_linear", False)),
+        bias=_get(config, "use_bias_in_linear", bool, False),
         modality=_modality(config, modality),
     )
 
@@ -182,11 +187,19 @@ def _expect(
         raise ModelFileError(f"its setting {label} = {value!r} is not supported, only {known[0]!r} is")
 
 
-def _whole(config: Mapping[str, Any], name: str, default: Any = _REQUIRED, least: int = 1) -> int:
+def _whole(
+    config: Mapping[str, Any], name: str, default: Any = _REQUIRED, least: int = 1, most: int = LARGEST_WIDTH
+) -> int:
     value = _get(config, name, int, default)
-    if isinstance(value, bool) or not least <= value <= 10_000:
+    if isinstance(value, bool) or not least <= value <= most:
         raise ModelFileError(f"its setting '{name}' is {value!r}, which it cannot be")
     return value
+
+
+def _own_degree(config: Mapping[str, Any], name: str, lmax: int) -> int:
+    """Return a degree that is ``lmax`` unless it is set; -1 and 0 say that it is not."""
+    value = _whole(config, name, -1, least=-1, most=LARGEST_DEGREE)
+    return value if value > 0 else lmax
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -211,8 +224,7 @@ def _counts_from_zero(values: Collection[Any]) -> bool:
 def _hidden(config: Mapping[str, Any], num_layers: int, lmax: int) -> Irreps:
     """Return the features between the layers; the first and the last have the scalars only."""
     manual = config.get("irreps_manual", False)
-    lmax_node = config.get("lmax_node", -1)
-    degree = lmax_node if isinstance(lmax_node, int) and lmax_node > 0 else lmax
+    degree = _own_degree(config, "lmax_node", lmax)
     if manual is False:
         channels = _whole(config, "channel")
         return Irreps([(channels, (l, 1)) for l in range(degree + 1)])
@@ -231,7 +243,7 @@ def _hidden(config: Mapping[str, Any], num_layers: int, lmax: int) -> Irreps:
 
 
 def _envelope(settings: Mapping[str, Any], cutoff: float) -> dict[str, Any]:
-    name = settings.get("cutoff_function_name")
+    name = _get(settings, "cutoff_function_name", str)
     if name == "poly_cut":
         return _part(f"{_OPS}.envelope.polynomial.Polynomial", p=_whole(settings, "poly_cut_p_value", 6, least=2))
     if name == "XPLOR":
@@ -244,7 +256,7 @@ def _envelope(settings: Mapping[str, Any], cutoff: float) -> dict[str, Any]:
 
 def _widths(config: Mapping[str, Any]) -> tuple[int, ...]:
     widths = _get(config, "weight_nn_hidden_neurons", list)
-    if not widths or any(type(width) is not int or width < 1 for width in widths):
+    if not widths or any(type(width) is not int or not 0 < width <= LARGEST_WIDTH for width in widths):
         raise ModelFileError(f"its setting 'weight_nn_hidden_neurons' is {widths!r}, no list of widths")
     return tuple(widths)
 
@@ -260,7 +272,7 @@ def _self_connection(config: Mapping[str, Any], num_layers: int) -> bool:
 
 
 def _modality(config: Mapping[str, Any], wanted: str | None) -> Modality | None:
-    if not config.get("use_modality", False):
+    if not _get(config, "use_modality", bool, False):
         if wanted is not None:
             raise ModelFileError(f"it has one level of theory only, and '{wanted}' was asked for")
         return None
@@ -278,5 +290,5 @@ def _modality(config: Mapping[str, Any], wanted: str | None) -> Modality | None:
         "linear": "use_modal_self_inter_outro",
         "readout": "use_modal_output_block",
     }
-    linears = frozenset(name for name, key in keys.items() if config.get(key, False))
+    linears = frozenset(name for name, key in keys.items() if _get(config, key, bool, False))
     return Modality(places[wanted], len(places), linears)
