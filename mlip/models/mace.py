@@ -129,15 +129,15 @@ class MACE(Potential):
 
 
 def _check_reached(hidden: Irreps, layers: Sequence[nn.Module]) -> None:
-    """Refuse irreps that no layer has: one layer keeps its scalars, and some products reach natural parities only."""
+    """Refuse irreps that no layer has: they would be left out without a word."""
     reached = {ir for layer in layers[:-1] for _, ir in layer.irreps_out} | {hidden[0].ir}
     missing = [str(ir) for _, ir in hidden if ir not in reached]
     if missing:
-        why = "a single layer keeps its scalars" if len(layers) == 1 else "its product reaches natural parities only"
-        raise ConfigError(
-            f"irreps_hidden={hidden} has {', '.join(missing)}, which no layer of this MACE has ({why}, or nothing "
-            "leads there): leave them out, add layers, or take model/many_body=symmetric_contraction."
-        )
+        if len(layers) == 1:
+            mend = "a single layer keeps its scalars only, so leave them out or set num_layers=2"
+        else:
+            mend = "leave them out, raise lmax_edge, or, for other parities, take model/many_body=symmetric_contraction"
+        raise ConfigError(f"irreps_hidden={hidden} has {', '.join(missing)}, which no layer of this MACE has: {mend}.")
 
 
 def _summed(features: Irreps, edge: Irreps, hidden: Irreps) -> Irreps:

@@ -20,7 +20,7 @@ from mlip.models.build import build_model, parse_dtype
 from mlip.models.names import find_model
 from mlip.nn.derivatives import predictable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the header or the names of the weights change; older versions get an upgrade function."""
 
 _KEY = "mlip"
@@ -166,10 +166,12 @@ def _read(path: str | os.PathLike[str], weights: bool) -> tuple[dict[str, Any], 
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"The header of '{path}' is damaged ({error}).") from error
     if version != FORMAT_VERSION:
-        raise ModelFileError(
-            f"'{path}' has format version {version}; this mlip reads version {FORMAT_VERSION}. "
-            "Update mlip to read newer files."
+        mend = (
+            "It is older than the models of today: train it again."
+            if version == 1
+            else "Update mlip to read newer files."
         )
+        raise ModelFileError(f"'{path}' has format version {version}; this mlip reads version {FORMAT_VERSION}. {mend}")
     absent = [key for key in _ENTRIES if key not in header]
     if absent:
         raise ModelFileError(f"The header of '{path}' lacks {', '.join(absent)}.")

@@ -233,7 +233,10 @@ def test_every_option_of_the_blocks_fits(group: str, name: str) -> None:
         (("model.irreps_hidden=4x0e+4x1e", "model/many_body=gaunt_grid"), "has 1e, which no layer"),
         # A cube of degrees 0 and 1 reaches no degree 4.
         (("model.irreps_hidden=4x0e+3x2e+4x4e",), "has 4e, which no layer"),
-        (("model.irreps_hidden=4x0e+4x1o", "model.num_layers=1"), "a single layer keeps its scalars"),
+        (
+            ("model.irreps_hidden=4x0e+4x1o", "model.num_layers=1"),
+            "a single layer keeps its scalars only, so leave them out",
+        ),
     ],
 )
 def test_irreps_that_no_layer_has_are_refused(overrides: tuple[str, ...], words: str) -> None:

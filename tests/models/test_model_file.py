@@ -150,13 +150,13 @@ def test_foreign_safetensors_is_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "b.safetensors", {"format": "pt"})
     save_file({"w": torch.ones(2)}, tmp_path / "c.safetensors", {"mlip": "{not json"})
     save_file({"w": torch.ones(2)}, tmp_path / "d.safetensors", {"mlip": "[1, 2]"})
-    save_file({"w": torch.ones(2)}, tmp_path / "e.safetensors", {"mlip": '{"format_version": 1}'})
+    save_file({"w": torch.ones(2)}, tmp_path / "e.safetensors", {"mlip": '{"format_version": 2}'})
     for name, words in zip("abcde", ("not one of mlip", "not one of mlip", "damaged", "damaged", "lacks config")):
         with pytest.raises(ModelFileError, match=words):
             load_model(tmp_path / f"{name}.safetensors")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_unknown_format_version_is_refused(path: Path, version: object) -> None:
     with pytest.raises(ModelFileError, match=f"format version {version}"):
         load_model(tamper(path, lambda header, _: header.update(format_version=version)))
