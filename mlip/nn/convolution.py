@@ -1,5 +1,6 @@
 """Message passing: neighbours' features times spherical harmonics with radial weights."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -53,7 +54,9 @@ class Convolution(nn.Module):
         initial_messages: float = 1.0,
     ) -> None:
         super().__init__()
-        if not num_neighbors > 0:
+        if not math.isfinite(neighbor_exponent):
+            raise ConfigError(f"neighbor_exponent must be a number, such as 0.5 or 1, got {neighbor_exponent}.")
+        if not 0 < num_neighbors < math.inf:
             raise ConfigError(f"A convolution needs num_neighbors > 0 (the data's average), got {num_neighbors}.")
         if not initial_messages > 0:
             raise ConfigError(f"A convolution needs initial_messages > 0, got {initial_messages!r}.")

@@ -38,6 +38,8 @@ MIXER = {"_target_": "mlip.nn.nonlinearity.sphere_mixer.SphereMixer", "_partial_
         ({"cutoff": float("inf")}, "cutoff must be a positive number"),
         ({"cutoff": "four"}, "cannot be built from these options"),
         ({"num_neighbors": 0}, "num_neighbors > 0"),
+        ({"num_neighbors": float("inf")}, "num_neighbors > 0"),
+        ({"neighbor_exponent": float("nan")}, "neighbor_exponent must be a number"),
         ({"num_layers": 0}, "num_layers >= 1"),
         ({"initial_messages": 0.0}, "initial_messages > 0"),
         ({"num_layers": True}, "num_layers >= 1"),
