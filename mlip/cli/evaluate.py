@@ -153,11 +153,11 @@ def _select(data: dict[str, Any], subset: Subset, exclude: Path | None, progress
 def _labels(samples: Samples, model: AtomisticModel) -> list[str]:
     """Return the labels that the model predicts and some structure has."""
     from mlip.core.errors import DataError
-    from mlip.core.fields import LABELS
+    from mlip.core.fields import TARGETS
     from mlip.nn.derivatives import predictable
 
     fields = samples.fields()
-    there = [label for label in LABELS if label in fields]
+    there = [label for label in TARGETS if label in fields]
     common = [label for label in there if label in predictable(model)]
     if not common:
         raise DataError(
@@ -187,7 +187,7 @@ def _predict(
     graphs = GraphDataset(
         samples,
         model.graph_builder,
-        labels=statistics.fields,
+        labels=[*statistics.fields, *model.needs],
         elements=model.elements,
         once=True,
         inputs=model.inputs,
@@ -206,14 +206,14 @@ def _show(statistics: ErrorStatistics, title: str, structures: int, console: Con
     from rich.table import Table
     from rich.text import Text
 
-    from mlip.core.fields import LABELS
+    from mlip.core.fields import TARGETS
     from mlip.evaluation.metrics import error_keys, error_unit
 
     errors, counts = statistics.compute(), statistics.counts()
     rows = [("energy per atom", "energy_per_atom", "meV/atom"), ("energy per structure", "energy", "meV")]
     rows += [("forces", "forces", "meV/Å")]
     rows += [(f"forces on {symbol}", f"forces/{symbol}", "meV/Å") for symbol in statistics.elements()]
-    others = [label for label in LABELS if label not in ("energy", "forces")]
+    others = [label for label in TARGETS if label not in ("energy", "forces")]
     rows += [(label.replace("_", " "), label, error_unit(label)[0]) for label in others]
     table = Table(title=Text(f"{title}: {structures} structures"), title_justify="left")
     table.add_column("error of")

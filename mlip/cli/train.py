@@ -123,7 +123,7 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     check_predictions(model, losses)
     check_trained(model, losses, None if parent is None else console)
     # The energy is evaluated where there is one, trained or not.
-    fields = {"energy"} | {field for loss in losses.values() for field in loss.required}
+    fields = {"energy", *model.needs} | {field for loss in losses.values() for field in loss.required}
     replay = load_replay(config, parts, fields, console)
     graphs = build_graphs(parts, replay, model, fields, stated, resume, console)
     check_shapes(model, graphs["train"], losses)

@@ -83,6 +83,9 @@ FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}
 LABELS: tuple[str, ...] = ("energy", "forces", "stress", "class_scores", "chirality", "magmoms")
 """Fields a data set may label and a loss may ask for."""
 
+TARGETS: tuple[str, ...] = (*LABELS, "hamiltonian")
+"""What a model may be trained on and judged by: the labels, and the matrix over orbitals."""
+
 MATRICES: tuple[str, ...] = ("hamiltonian", "initial_hamiltonian", "overlap")
 """Matrices over orbitals that a data set may hold, in the order of `mlip.data.orbitals`."""
 

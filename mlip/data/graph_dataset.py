@@ -175,7 +175,10 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
 
     def _build(self, sample: Sample, index: int) -> AtomGraph:
         self._check(sample)
-        labels = {name: sample.labels.get(name, self._unlabelled(name, sample)) for name in self.labels}
+        labels = {
+            name: sample.labels[name] if name in sample.labels else self._unlabelled(name, sample)
+            for name in self.labels
+        }
         labels |= {name: sample.labels[name] for name in self.builder.needs if name in sample.labels}
         pairs = self.samples.pairs(index, self.builder.cutoff) if isfinite(self.builder.cutoff) else None
         try:
@@ -183,7 +186,8 @@ class GraphDataset(torch.utils.data.Dataset[AtomGraph]):
         except StructureError as error:
             raise DataError(f"{sample.source}: {error}") from error
         for name, size in self._sizes.items():
-            if tuple(graph[name].shape[1:]) != size:
+            # Matrices are as large as their molecules.
+            if FIELDS[name].level != "orbital_pair" and tuple(graph[name].shape[1:]) != size:
                 raise DataError(
                     f"{sample.source}: the label '{name}' has shape {tuple(graph[name].shape[1:])} an item, but "
                     f"{size} in other structures. All structures need the same."

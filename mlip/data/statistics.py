@@ -18,10 +18,11 @@ from mlip.data.build_graph import as_builder
 from mlip.data.compositions import Compositions
 from mlip.data.graphs.base import GraphBuilder, distances
 from mlip.data.graphs.radius import Radius
+from mlip.data.orbital_statistics import OrbitalStatistics
 from mlip.data.sample import Sample
 from mlip.data.subset import Subset, as_subset
 
-VERSION = 3
+VERSION = 4
 """Raised when the numbers below are computed differently, so that old cache files are not used."""
 
 STATED = ("charge", "spin")
@@ -54,7 +55,8 @@ def compute_statistics(
         atom), ``atomic_energies`` (eV by symbol), ``atomic_energies_source``, ``force_rms`` (eV/Å, over
         components; None without forces), ``energy_per_atom_mean`` and ``energy_per_atom_std`` (eV/atom, after
         the atomic energies; None without energies), ``charge`` and ``spin`` (the values that occur, ascending; [] where
-        none is stated), ``num_samples``, ``num_atoms``, ``num_edges``,
+        none is stated), ``basis``, ``functional``, ``shells``, ``onsite``, ``onsite_difference`` of Hamiltonians (see
+        `OrbitalStatistics`), ``num_samples``, ``num_atoms``, ``num_edges``,
         ``min_distance`` and ``max_distance`` of the edges (Å; None without edges, or where the data set knows the
         numbers of edges, so that nobody looks at them), ``cutoff`` (Å; None for no limit), ``graph`` in words.
 
@@ -66,11 +68,13 @@ def compute_statistics(
     part = as_subset(samples)
     builder = as_builder(graph)
     compositions, edges, forces = Compositions(), _Edges(part, builder), _ForceSquares()
+    orbitals = OrbitalStatistics()
     stated: dict[str, set[int]] = {name: set() for name in STATED}
     for done, sample in enumerate(part, start=1):
         compositions.add(sample.atoms.numbers, float(sample.labels.get("energy", np.nan)))
         edges.add(sample)
         forces.add(sample)
+        orbitals.add(sample)
         for name, values in stated.items():
             if name in sample.labels:
                 values.add(int(sample.labels[name]))
@@ -89,6 +93,7 @@ def compute_statistics(
         "energy_per_atom_mean": float(binding.mean()) if binding.size else None,
         "energy_per_atom_std": float(binding.std()) if binding.size else None,
         **{name: sorted(values) for name, values in stated.items()},
+        **orbitals.result(),
         "num_samples": len(samples),
         "num_atoms": num_atoms,
         "num_edges": edges.num_edges,

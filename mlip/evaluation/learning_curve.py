@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mlip.core.errors import DataError
-from mlip.core.fields import LABELS
+from mlip.core.fields import TARGETS
 from mlip.evaluation.metrics import error_keys, error_unit, headline
 from mlip.evaluation.plots import COLOURS, new_figure, save_png, short
 
@@ -85,7 +85,7 @@ def _error_panels() -> list[tuple[str, str, str]]:
     """Return column, title and unit of the validation error of every label."""
     panels = []
     # Forces first: they are what a potential is mostly judged by.
-    for field in sorted(LABELS, key=lambda field: field != "forces"):
+    for field in sorted(TARGETS, key=lambda field: field != "forces"):
         group = headline(field)
         title = f"{field.replace('_', ' ').capitalize()} RMSE, validation"
         panels.append((f"valid/{error_keys(group)[1]}", title, error_unit(group)[0] or "RMSE"))

@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
-from mlip.core.fields import FIELDS, LABELS
+from mlip.core.fields import FIELDS, TARGETS
 from mlip.core.units import MEV
 from mlip.data.graph import AtomGraph
 from mlip.models.base import graph_index
@@ -51,23 +51,23 @@ class Moments:
 class ErrorStatistics:
     """Mean absolute and root-mean-square errors of the labels.
 
-    Energies count once a structure, forces once a Cartesian component, stress once each of the nine
+    A Hamiltonian counts as the mean over its entries. Energies count once a structure, forces once a Cartesian component, stress once each of the nine
     components, any other field once a component. A NaN label, and the stress of a structure without
     periodicity, is skipped and counted as missing; a NaN prediction is not skipped: it makes the error NaN. Of magnetic
     moments the sizes are compared.
 
     Args:
-        fields: labels to compare, out of :data:`mlip.core.fields.LABELS`.
+        fields: labels to compare, out of :data:`mlip.core.fields.TARGETS`.
 
     Raises:
         ConfigError: an unknown field.
     """
 
-    def __init__(self, fields: Iterable[str] = LABELS) -> None:
+    def __init__(self, fields: Iterable[str] = TARGETS) -> None:
         self.fields = tuple(fields)
         for field in self.fields:
-            if field not in LABELS:
-                raise ConfigError(f"There is no label '{field}'.{did_you_mean(field, LABELS)} Known: {LABELS}.")
+            if field not in TARGETS:
+                raise ConfigError(f"There is no label '{field}'.{did_you_mean(field, TARGETS)} Known: {TARGETS}.")
         self._moments: dict[str, Moments] = {}
 
     def update(self, predictions: Mapping[str, Tensor], graph: AtomGraph) -> None:
@@ -95,6 +95,9 @@ class ErrorStatistics:
             if FIELDS[field].unsigned:
                 label = label.abs()
             error = predicted - label.to(predicted)
+            if FIELDS[field].level == "orbital_pair":
+                self._add_matrices(field, error, graph)
+                continue
             missing = label.isnan()
             if field == "forces":
                 self._add_forces(error, missing, graph.atomic_numbers)
@@ -106,6 +109,15 @@ class ErrorStatistics:
             if headline(field) != field:
                 atoms = torch.bincount(graph_index(graph), minlength=graph.cell.shape[0])
                 self._add(headline(field), error / atoms, missing)
+
+    def _add_matrices(self, field: str, error: Tensor, graph: AtomGraph) -> None:
+        """Add the mean over the entries of each matrix: every molecule counts the same (QH9)."""
+        sizes = graph.num_orbitals
+        molecule = torch.repeat_interleave(torch.arange(len(sizes), device=error.device), sizes.square())
+        mean = torch.stack([error.abs(), error.square()]).new_zeros(2, len(sizes))
+        mean.index_add_(1, molecule, torch.stack([error.abs(), error.square()]))
+        absolute, squared = (mean / sizes.square()).sum(dim=1).tolist()
+        self._moments.setdefault(field, Moments()).add(absolute, squared, len(sizes), 0)
 
     def _add(self, group: str, error: Tensor, missing: Tensor) -> None:
         kept = torch.where(missing, 0.0, error)
@@ -182,6 +194,8 @@ def error_unit(group: str) -> tuple[str, float]:
     unit = FIELDS[name.removesuffix(PER_ATOM)].unit + ("/atom" if name.endswith(PER_ATOM) else "")
     if unit.startswith("eV"):
         return f"m{unit}", MEV
+    if unit == "Hartree":
+        return "µEh", 1e-6
     return "" if unit == "1" else unit, 1.0
 
 
@@ -189,6 +203,6 @@ def error_keys(group: str) -> tuple[str, str]:
     """Return the keys (MAE, RMSE) of a group such as ``energy_per_atom`` or ``forces/C``."""
     name, _, element = group.partition("/")
     field = name.removesuffix(PER_ATOM)
-    unit = error_unit(group)[0].replace("/", "_per_").replace("Å³", "A3").replace("Å", "A").replace("μ", "mu")
+    unit = error_unit(group)[0].replace("/", "_per_").replace("Å³", "A3").replace("Å", "A").replace("μ", "mu").replace("µ", "u")
     tail = (f"_{unit}" if unit else "") + (f"/{element}" if element else "")
     return f"{field}_mae{tail}", f"{field}_rmse{tail}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase.data import chemical_symbols
 
-from mlip.core.fields import FIELDS, LABELS
+from mlip.core.fields import FIELDS, TARGETS
 from mlip.data.graph import AtomGraph
 from mlip.evaluation.predict import Prediction
 
@@ -84,7 +84,7 @@ class ParityPoints:
     def add(self, graph: AtomGraph, prediction: Prediction) -> None:
         """Add a single graph with labels, NaN for none, and its prediction."""
         atoms = graph.positions.shape[0]
-        for name in LABELS:
+        for name in TARGETS:
             if name not in prediction:
                 continue
             predicted = np.asarray(prediction[name], dtype=np.float64)

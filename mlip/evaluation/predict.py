@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import predict
 
 Prediction = dict[str, np.ndarray]
-"""Fields of one structure: ``energy`` (), ``energies`` (atoms,), ``forces`` (atoms, 3), ``stress`` (3, 3), …"""
+"""Fields of one structure: ``energy`` (), ``energies`` (atoms,), ``forces`` (atoms, 3), ``stress`` (3, 3), ``hamiltonian``
+(orbitals, orbitals), …"""
 
 MAX_EDGES = 20_000
 """Default number of edges evaluated at once."""
@@ -108,14 +110,22 @@ def by_edges(graphs: Iterable[AtomGraph], max_edges: int) -> Iterator[list[AtomG
 def _split(predicted: dict[str, torch.Tensor], batch: Batch, fields: Collection[str]) -> list[Prediction]:
     """Cut the fields of a batch into one dict a structure."""
     first = batch.ptr.tolist()
-    values = {name: predicted[name].detach().double().cpu().numpy() for name in fields}
-    return [
-        {
-            name: value[first[k] : first[k + 1]] if FIELDS[name].level == "atom" else value[k]
-            for name, value in values.items()
-        }
-        for k in range(batch.num_graphs)
-    ]
+    values: dict[str, Sequence[np.ndarray]] = {}
+    for name in fields:
+        value = predicted[name].detach().double().cpu().numpy()
+        if FIELDS[name].level == "orbital_pair":
+            values[name] = square_matrices(value, predicted["num_orbitals"].tolist())
+        elif FIELDS[name].level == "atom":
+            values[name] = [value[start:stop] for start, stop in pairwise(first)]
+        else:
+            values[name] = value
+    return [{name: value[k] for name, value in values.items()} for k in range(batch.num_graphs)]
+
+
+def square_matrices(flat: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    """Return the matrices ``(size, size)`` that stand row by row, one after the other, in ``(Σ size²,)``."""
+    ends = np.cumsum([0, *(size * size for size in sizes)])
+    return [flat[start:stop].reshape(size, size) for start, stop, size in zip(ends, ends[1:], sizes)]
 
 
 def _check_finite(predictions: list[Prediction], offset: int) -> None:

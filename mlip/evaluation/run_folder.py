@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlip.core.errors import DataError, ModelFileError
-from mlip.core.fields import LABELS
+from mlip.core.fields import TARGETS
 from mlip.evaluation.learning_curve import Curve, read_curves
 from mlip.evaluation.metrics import error_keys, error_unit, headline
 from mlip.evaluation.run_files import CONFIG, EVALUATION, FAILURE, LOG, MODEL, OUTPUT, RECORD
@@ -90,7 +90,7 @@ class TrainingRun:
 def headline_errors() -> list[tuple[str, str, str]]:
     """Return title, key of the mean absolute error and unit of every label, forces first."""
     found = []
-    for label in sorted(LABELS, key=lambda label: label != "forces"):
+    for label in sorted(TARGETS, key=lambda label: label != "forces"):
         group = headline(label)
         found.append((label.replace("_", " "), error_keys(group)[0], error_unit(group)[0]))
     return found

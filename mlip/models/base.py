@@ -37,6 +37,7 @@ class AtomisticModel(ConstantsModule, ABC):
         fields: what ``forward`` returns, names of the field table.
         inputs: what it reads of a structure besides its atoms, names of :data:`mlip.core.fields.INPUTS`, and the values
             that each may have.
+        needs: labels that ``forward`` reads, such as ``initial_hamiltonian``.
         silent_fields: fields that are exactly zero whatever the structure (a handedness that nothing reaches).
         symmetry: the group under which predictions transform as the field table says.
         exactly_equivariant: False where a documented approximation (an aliasing grid) breaks it slightly.
@@ -46,6 +47,7 @@ class AtomisticModel(ConstantsModule, ABC):
 
     fields: tuple[str, ...] = ("energy", "energies")
     inputs: Inputs = MappingProxyType({})
+    needs: tuple[str, ...] = ()
     silent_fields: tuple[str, ...] = ()
     symmetry: Symmetry = "O3"
 

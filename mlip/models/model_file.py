@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mlip.core.errors import ConfigError, ModelFileError
-from mlip.core.fields import FIELDS, LABELS
+from mlip.core.fields import FIELDS, TARGETS
 from mlip.core.files import write_atomically
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model, parse_dtype
@@ -58,7 +58,7 @@ def save_model(path: str | os.PathLike[str], model: AtomisticModel, metadata: Ma
         "elements": list(model.elements),
         "cutoff": model.cutoff,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "units": {"length": "Å"} | {name: FIELDS[name].unit for name in LABELS if name in predictable(model)},
+        "units": {"length": "Å"} | {name: FIELDS[name].unit for name in TARGETS if name in predictable(model)},
         "num_parameters": model.num_parameters,
         "metadata": dict(metadata or model.metadata),
     }

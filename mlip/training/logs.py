@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from torch.optim import Optimizer
 
-from mlip.core.fields import LABELS
+from mlip.core.fields import TARGETS
 from mlip.core.files import write_text_atomically
 from mlip.evaluation.metrics import error_keys, error_unit, headline
 from mlip.evaluation.run_files import LOG
@@ -37,7 +37,7 @@ _RMSE = {"valid": "validation"}
 def _line(part: str, metrics: Mapping[str, Any]) -> str:
     """Return the errors of a validation set in words."""
     texts = {}
-    for field in LABELS:
+    for field in TARGETS:
         group = headline(field)
         key = f"{part}/{error_keys(group)[1]}"
         if key in metrics:

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from mlip.core.fields import LABELS
+from mlip.core.fields import TARGETS
 from mlip.core.files import write_text_atomically
 from mlip.data.loading import GraphDataset
 from mlip.data.parts import Parts
@@ -97,8 +97,8 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         Errors of the exported model on the validation structures.
     """
     model = load_model(folder / MODEL, device=outcome.device)
-    fields = [field for field in LABELS if field in parts.provides and field in predictable(model)]
-    graphs = GraphDataset(parts.valid, model.graph_builder, labels=fields, once=True, inputs=model.inputs)
+    fields = [field for field in TARGETS if field in parts.provides and field in predictable(model)]
+    graphs = GraphDataset(parts.valid, model.graph_builder, labels=[*fields, *model.needs], once=True, inputs=model.inputs)
     statistics, points, count = ErrorStatistics(fields), ParityPoints(), AccuracyCount()
     results = track(
         predict_each(model, graphs, fields, statistics=statistics),

@@ -21,6 +21,7 @@ def fill_statistics(config: DictConfig, parts: Parts, console: Console) -> None:
 
     from mlip.cli.progress import ProgressBar
     from mlip.core.fields import INPUTS
+    from mlip.data.orbital_statistics import NAMES
     from mlip.models.build import build_graph_builder
 
     read = OmegaConf.to_yaml(config.model)
@@ -28,7 +29,7 @@ def fill_statistics(config: DictConfig, parts: Parts, console: Console) -> None:
         name
         for name in config.statistics
         # Whole passes over the data for an input that no part of the model reads would be wasted.
-        if config.statistics[name] is None and (name not in INPUTS or f"${{statistics.{name}}}" in read)
+        if config.statistics[name] is None and (name not in (*INPUTS, *NAMES) or f"${{statistics.{name}}}" in read)
     ]
     if not unset:
         return

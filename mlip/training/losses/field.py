@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, did_you_mean
-from mlip.core.fields import FIELDS, LABELS
+from mlip.core.fields import FIELDS, TARGETS
 from mlip.data.graph import AtomGraph
 from mlip.training.losses.base import Loss
 from mlip.training.losses.penalties import Penalty
@@ -27,8 +27,8 @@ class FieldLoss(Loss):
     def __init__(self, field: str, weight: float | WeightSchedule, penalty: Penalty, everywhere: bool = True) -> None:
         super().__init__(weight, penalty)
         self.everywhere = everywhere
-        if field not in LABELS:
-            raise ConfigError(f"There is no label '{field}'.{did_you_mean(field, LABELS)} Known: {', '.join(LABELS)}.")
+        if field not in TARGETS:
+            raise ConfigError(f"There is no label '{field}'.{did_you_mean(field, TARGETS)} Known: {', '.join(TARGETS)}.")
         self.required = (field,)
 
     def errors(self, predictions: dict[str, Tensor], graph: AtomGraph) -> Tensor:

@@ -44,3 +44,10 @@ class Huber(Penalty):
 
     def forward(self, errors: Tensor) -> Tensor:
         return nn.functional.huber_loss(errors, errors.new_zeros(errors.shape), reduction="none", delta=self.delta)
+
+
+class L1L2(Penalty):
+    """``|x| + x²``: of Hamiltonians in Hartree (QHNet, arXiv 2306.04922). The square counts for errors near 1."""
+
+    def forward(self, errors: Tensor) -> Tensor:
+        return errors.abs() + errors.square()

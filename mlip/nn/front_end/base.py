@@ -1,0 +1,32 @@
+"""The interface of front ends."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from mlip.nn.edges import Edges
+
+
+class FrontEnd(nn.Module, ABC):
+    """Scalars of every atom, which the spherical layers start from.
+
+    Args:
+        num_elements: elements of the model.
+        num_channels: scalars an atom.
+    """
+
+    def __init__(self, num_elements: int, num_channels: int) -> None:
+        super().__init__()
+        self.num_elements, self.num_channels = num_elements, num_channels
+
+    @abstractmethod
+    def forward(self, species: Tensor, edges: Edges, positions: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+        """Return ``(atoms, num_channels)``, the same in every orientation.
+
+        Args:
+            species: ``(atoms,)`` element indices.
+            edges: all pairs within the model's cutoff.
+            positions: ``(atoms, 3)`` Å, axes in the order of the edges' vectors.
+            batch: ``(atoms,)`` molecule of each atom.
+            num_graphs: molecules.
+        """

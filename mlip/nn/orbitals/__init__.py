@@ -1,0 +1,1 @@
+"""Parts of networks that predict matrices over atomic orbitals."""
