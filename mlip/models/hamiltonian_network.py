@@ -61,7 +61,7 @@ class HamiltonianNetwork(AtomisticModel):
         lmax_edge: degree of the harmonics of edges; None: ``lmax``.
         num_layers: layers of atoms.
         num_pair_layers: how many of the last of them the blocks are made from.
-        front_end: factory, takes (num_elements, num_channels).
+        front_end: factory, takes (atomic numbers, num_channels).
         radial, envelope: factories, take ``cutoff``.
         radial_weights: factory, see :mod:`mlip.nn.radial_weights`.
         tensor_product: factory of the product of messages, mode ``uvu``.
@@ -125,7 +125,7 @@ class HamiltonianNetwork(AtomisticModel):
         numbers = torch.tensor([atomic_numbers[symbol] for symbol in self.elements])
         self.register_constant("element_numbers", numbers, keep_dtype=True)
         self.edges = EdgeFeatures(lmax if lmax_edge is None else lmax_edge, radial, envelope, self.cutoff)
-        self.front_end = front_end(len(self.elements), num_channels)
+        self.front_end = front_end(numbers.tolist(), num_channels)
         hidden = natural_irreps(lmax, num_channels)
         pair_irreps = Irreps([(num_channels, ir) for _, ir in self.blocks.irreps])
         self.layers = nn.ModuleList()

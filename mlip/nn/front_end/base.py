@@ -2,22 +2,25 @@
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from mlip.nn.edges import Edges
+from mlip.ops.constants import ConstantsModule
 
 
-class FrontEnd(nn.Module, ABC):
+class FrontEnd(ConstantsModule, ABC):
     """Scalars of every atom, which the spherical layers start from.
 
     Args:
-        num_elements: elements of the model.
+        elements: atomic numbers of the model, in its order.
         num_channels: scalars an atom.
     """
 
-    def __init__(self, num_elements: int, num_channels: int) -> None:
+    def __init__(self, elements: Sequence[int], num_channels: int) -> None:
         super().__init__()
-        self.num_elements, self.num_channels = num_elements, num_channels
+        self.num_channels = num_channels
 
     @abstractmethod
     def forward(self, species: Tensor, edges: Edges, positions: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
