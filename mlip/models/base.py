@@ -90,6 +90,9 @@ class AtomisticModel(ConstantsModule, ABC):
         A potential returns at least ``energies`` (atoms,) and ``energy`` (graphs,) in eV.
         """
 
+    def begin_step(self, step: int) -> None:
+        """Called by the training before every step, counted from 0; what depends on the step is set here."""
+
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""

@@ -21,6 +21,7 @@ from mlip.nn.orbitals.expansion import Expansion
 from mlip.nn.orbitals.node_interaction import NodeInteraction
 from mlip.nn.orbitals.pair_gate import PairGate
 from mlip.nn.orbitals.pair_interaction import PairInteraction, SelfPair
+from mlip.nn.orbitals.path_gate import PathGate
 from mlip.nn.radial_weights.base import RadialWeights
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.layout import natural_irreps
@@ -67,6 +68,7 @@ class HamiltonianNetwork(AtomisticModel):
         tensor_product: factory of the product of messages, mode ``uvu``.
         pair_product: factory of the product of two atoms' features, mode ``uuu``.
         pair_gate: factory of the sparse pair gate, in the last layer of atoms and of pairs; None keeps all pairs.
+        path_gate: factory of the sparse gate of the paths of products of two atoms; None keeps all paths.
         pairs: see :data:`PairChoice`.
         bottleneck: channels before the expansion.
         target: see :data:`Target`.
@@ -93,6 +95,7 @@ class HamiltonianNetwork(AtomisticModel):
         tensor_product: Callable[..., TensorProduct],
         pair_product: Callable[..., TensorProduct],
         pair_gate: Callable[..., PairGate] | None = None,
+        path_gate: Callable[..., PathGate] | None = None,
         functional: str | None = None,
         onsite: Mapping[str, Any] | None = None,
         num_channels: int = 128,
@@ -143,7 +146,7 @@ class HamiltonianNetwork(AtomisticModel):
                 )
             )
         last = range(num_pair_layers)
-        self.self_pairs = nn.ModuleList(SelfPair(hidden, pair_irreps, pair_product) for _ in last)
+        self.self_pairs = nn.ModuleList(SelfPair(hidden, pair_irreps, pair_product, path_gate) for _ in last)
         self.pair_layers = nn.ModuleList(
             PairInteraction(
                 hidden,
@@ -152,11 +155,18 @@ class HamiltonianNetwork(AtomisticModel):
                 pair_product,
                 radial_weights,
                 pair_gate if number and number == num_pair_layers - 1 else None,
+                path_gate,
             )
             for number in last
         )
         self.expand_self = Expansion(pair_irreps, self.blocks, num_channels, bottleneck)
         self.expand_pair = Expansion(pair_irreps, self.blocks, 2 * num_channels, bottleneck)
+
+    def begin_step(self, step: int) -> None:
+        """Tell the gates of paths which step of the training begins; their phases end at steps."""
+        for module in self.modules():
+            if isinstance(module, PathGate):
+                module.begin_step(step)
 
     @property
     def exactly_equivariant(self) -> bool:

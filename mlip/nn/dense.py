@@ -23,10 +23,12 @@ class Dense(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(b)) for b in widths[1:])
         self.activation = SiLU() if activation is None else activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(rows, widths[0])`` to ``(rows, widths[-1])``."""
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases)):
-            if number:
+    def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Map ``(rows, widths[0])`` to ``(rows, widths[-1])``, or to those columns of the result that are named."""
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases), 1):
+            if columns is not None and number == len(self.weights):
+                weight, bias = weight[:, columns], bias[columns]
+            if number > 1:
                 x = self.activation(x)
             x = torch.addmm(bias, x, weight * weight.shape[0] ** -0.5)
         return x

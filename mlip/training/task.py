@@ -97,6 +97,7 @@ class TrainingTask(L.LightningModule):
             TrainingError: it is not finite; names the structures.
         """
         self._members = tuple(graph.get("members", ()))
+        self.model.begin_step(self.global_step)
         total, values = self._losses(self.model, graph)
         if not torch.isfinite(total.detach()):
             raise self._damaged(f"The loss became {total.item()}")

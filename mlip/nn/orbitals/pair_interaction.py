@@ -14,7 +14,9 @@ from mlip.nn.linear import EquivariantLinear
 from mlip.nn.norm_gate import NormGate
 from mlip.nn.orbitals.pair_gate import PairGate
 from mlip.nn.orbitals.pair_invariants import PairInvariants
+from mlip.nn.orbitals.pair_product import PairProduct
 from mlip.nn.orbitals.pair_weights import PairWeights
+from mlip.nn.orbitals.path_gate import PathGate
 from mlip.nn.radial_weights.base import RadialWeights
 from mlip.ops.tensor_product.base import TensorProduct
 
@@ -33,6 +35,7 @@ class PairInteraction(nn.Module):
         tensor_product: factory of a backend, mode ``uuu``.
         radial_weights: factory, see `PairWeights`.
         pair_gate: factory of a gate; pairs that it leaves out keep the features that they had. None keeps all.
+        path_gate: factory of a gate of the paths of the product; None keeps all.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class PairInteraction(nn.Module):
         tensor_product: Callable[..., TensorProduct],
         radial_weights: Callable[..., RadialWeights],
         pair_gate: Callable[..., PairGate] | None = None,
+        path_gate: Callable[..., PathGate] | None = None,
     ) -> None:
         super().__init__()
         channels = max(mul for mul, _ in Irreps(irreps_in))
@@ -52,10 +56,10 @@ class PairInteraction(nn.Module):
         self.invariants = PairInvariants(irreps_in, symmetric=True)
         self.gate_in, self.inner = NormGate(irreps_in, channels), EquivariantLinear(irreps_in, irreps_in)
         self.pair_gate = None if pair_gate is None else pair_gate(self.invariants.num_scalars)
-        self.tensor_product = tensor_product(irreps_in, irreps_in, irreps_pair, mode="uuu")
-        numel = self.tensor_product.weight_numel
+        self.product = PairProduct(irreps_in, irreps_pair, tensor_product, path_gate)
+        numel = self.product.weight_numel
         self.weights = PairWeights(num_basis, self.invariants.num_scalars, numel, radial_weights)
-        reached = self.tensor_product.irreps_out
+        reached = self.product.irreps_out
         self.gate_out, self.linear = NormGate(reached, channels), EquivariantLinear(reached, irreps_pair)
 
     def forward(
@@ -82,9 +86,8 @@ class PairInteraction(nn.Module):
             senders, receivers, basis = senders[kept], receivers[kept], basis[kept]
             scalars = scalars[kept] * strength[:, None]
         y = self.inner(self.gate_in(x))
-        product = self.tensor_product(
-            y.index_select(0, receivers), y.index_select(0, senders), self.weights(basis, scalars)
-        )
+        weight = self.weights(basis, scalars, self.product.columns)
+        product = self.product(y.index_select(0, receivers), y.index_select(0, senders), weight)
         new = self.linear(self.gate_out(product))
         if kept is None:
             return new if old is None else old + new
@@ -97,20 +100,26 @@ class SelfPair(nn.Module):
     ``Linear(NormGate(LayerNorm(x)))`` of x.
 
     Args:
-        irreps_in, irreps_pair, tensor_product: as for `PairInteraction`.
+        irreps_in, irreps_pair, tensor_product, path_gate: as for `PairInteraction`.
     """
 
-    def __init__(self, irreps_in: Irreps, irreps_pair: Irreps, tensor_product: Callable[..., TensorProduct]) -> None:
+    def __init__(
+        self,
+        irreps_in: Irreps,
+        irreps_pair: Irreps,
+        tensor_product: Callable[..., TensorProduct],
+        path_gate: Callable[..., PathGate] | None = None,
+    ) -> None:
         super().__init__()
         channels = max(mul for mul, _ in Irreps(irreps_in))
         self.norm = EquivariantLayerNorm(irreps_in, initial_scale=1.0)
         self.gates = nn.ModuleList(NormGate(irreps_in, channels) for _ in range(2))
         self.inner = nn.ModuleList(EquivariantLinear(irreps_in, irreps_in) for _ in range(2))
-        self.tensor_product = tensor_product(irreps_in, irreps_in, irreps_pair, mode="uuu")
+        self.product = PairProduct(irreps_in, irreps_pair, tensor_product, path_gate)
         # No parameter without entries: it would never get a gradient.
-        numel = self.tensor_product.weight_numel
+        numel = self.product.weight_numel
         self.register_parameter("weight", nn.Parameter(torch.randn(numel)) if numel else None)
-        reached = self.tensor_product.irreps_out
+        reached = self.product.irreps_out
         self.gate_out, self.linear = NormGate(reached, channels), EquivariantLinear(reached, irreps_pair)
         self.skip = EquivariantLinear(irreps_in, irreps_pair)
 
@@ -118,5 +127,6 @@ class SelfPair(nn.Module):
         """Update ``(atoms, irreps_pair.dim)``; None in the first layer."""
         x = self.norm(features)
         first, second = (inner(gate(x)) for inner, gate in zip(self.inner, self.gates))
-        new = self.linear(self.gate_out(self.tensor_product(first, second, self.weight))) + self.skip(x)
+        weight = self.weight if self.product.columns is None else self.weight[self.product.columns]
+        new = self.linear(self.gate_out(self.product(first, second, weight))) + self.skip(x)
         return new if old is None else old + new

@@ -31,6 +31,10 @@ class PairWeights(nn.Module):
         self.radial = radial_weights(num_basis, weight_numel)
         self.scalars = Dense([num_scalars, hidden, weight_numel])
 
-    def forward(self, basis: Tensor, scalars: Tensor) -> Tensor:
-        """Return ``(pairs, weight_numel)`` of ``(pairs, num_basis)`` and ``(pairs, num_scalars)``."""
-        return self.radial(basis) * self.scalars(scalars)
+    def forward(self, basis: Tensor, scalars: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Return ``(pairs, weight_numel)`` of ``(pairs, num_basis)`` and ``(pairs, num_scalars)``.
+
+        With ``columns`` only these weights are computed and returned.
+        """
+        radial = self.radial(basis) if columns is None else self.radial.select(basis, columns)
+        return radial * self.scalars(scalars, columns)

@@ -26,6 +26,10 @@ class RadialWeights(nn.Module, ABC):
     def forward(self, basis: Tensor) -> Tensor:
         """Map ``(edges, num_basis)``, envelope included, to ``(edges, weight_numel)``."""
 
+    def select(self, basis: Tensor, columns: Tensor) -> Tensor:
+        """Return ``forward(basis)[:, columns]``; a form that can do with less work overrides it."""
+        return self(basis)[:, columns]
+
     def fit(self, basis: Tensor, target: Tensor, density: Tensor) -> None:
         """Set the parameters so that ``Σ_r density(r) |forward(basis) - target|²`` is smallest.
 

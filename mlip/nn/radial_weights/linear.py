@@ -19,6 +19,9 @@ class LinearRadialWeights(RadialWeights):
     def forward(self, basis: Tensor) -> Tensor:
         return basis @ (self.coefficients * self.coefficients.shape[0] ** -0.5)
 
+    def select(self, basis: Tensor, columns: Tensor) -> Tensor:
+        return basis @ (self.coefficients[:, columns] * self.coefficients.shape[0] ** -0.5)
+
     def fit(self, basis: Tensor, target: Tensor, density: Tensor) -> None:
         root = density.sqrt()[:, None]
         best = torch.linalg.lstsq(basis * root, target * root, driver="gelsd").solution

@@ -34,7 +34,13 @@ class RadialMLP(RadialWeights):
         self.activation = SiLU()
 
     def forward(self, basis: Tensor) -> Tensor:
-        *hidden, last = self.weights
+        return self._apply_last(basis, self.weights[-1])
+
+    def select(self, basis: Tensor, columns: Tensor) -> Tensor:
+        return self._apply_last(basis, self.weights[-1][:, columns])
+
+    def _apply_last(self, basis: Tensor, last: Tensor) -> Tensor:
+        *hidden, _ = self.weights
         x = basis
         for weight in hidden:
             x = self.activation(x @ (weight * weight.shape[0] ** -0.5))

@@ -1,7 +1,7 @@
 """Products with a free weight on every path: the part that all Clebsch–Gordan backends share."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from e3nn.o3 import Irreps
@@ -20,6 +20,10 @@ class PathProduct(TensorProduct):
     ``c_p`` is sqrt(2 l3 + 1) for normalisation ``component``, sqrt((2 l1 + 1)(2 l2 + 1)) for ``norm`` and 1 for
     ``none``. Where several terms are summed (modes ``uuu`` and ``uvw``) the first two are divided by the square
     root of their number. Weights are ordered by path, inside a path by (u), (u, v) or (u, v, w).
+
+    Args:
+        kept_paths: indices of those of the paths that are to be there, ascending; None for all. Irreps that none of them
+            reaches are not in ``irreps_out``.
 
     A backend writes :meth:`couple`; modes and weights are done here. It may override :meth:`products` or
     :meth:`multiply` where it knows something faster.
@@ -40,8 +44,11 @@ class PathProduct(TensorProduct):
         mode: Mode = "uvu",
         weights: Weights | None = None,
         normalization: Normalization = "component",
+        kept_paths: Sequence[int] | None = None,
     ) -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
+        if kept_paths is not None:
+            self.paths = [self.paths[number] for number in kept_paths]
         if mode == "uvw" and self.weights != "path_channel":
             raise ConfigError(f"Mode 'uvw' is nothing without its weights: give path_channel, got '{self.weights}'.")
         channels = [self._channels(path) for path in self.paths]
