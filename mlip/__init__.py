@@ -1,7 +1,8 @@
 """Equivariant machine-learning potentials, from the data set to the ASE calculator.
 
-``from mlip import MLIPCalculator`` attaches a trained model to ASE; everything else is reached
-through the ``mlip`` command or the subpackages. Nothing heavy is imported until it is used.
+``from mlip import MLIPCalculator`` attaches a trained model to ASE, ``HamiltonianCalculator`` predicts matrices over
+atomic orbitals; everything else is reached through the ``mlip`` command or the subpackages. Nothing heavy is imported
+until it is used.
 """
 
 from importlib import import_module
@@ -10,12 +11,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "HamiltonianCalculator": "mlip.calculators.hamiltonian",
     "MLIPCalculator": "mlip.calculators.ase",
     "load_model": "mlip.models.model_file",
     "save_model": "mlip.models.model_file",
 }
 
-__all__ = ["MLIPCalculator", "__version__", "load_model", "save_model"]
+__all__ = ["HamiltonianCalculator", "MLIPCalculator", "__version__", "load_model", "save_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ from mlip.core.fields import SPREADS
 from mlip.data.build_graph import graph_of
 from mlip.data.inputs import stated_inputs
 from mlip.data.neighbours import SkinNeighbourList
+from mlip.models.base import AtomisticModel
 from mlip.models.build import parse_dtype
 from mlip.nn.derivatives import predict
 
@@ -96,7 +97,7 @@ class MLIPCalculator(Calculator):
         if "energy" not in self.model.fields:
             raise ConfigError(
                 f"A calculator needs a model of the energy; {type(self.model).__name__} predicts "
-                f"{', '.join(self.model.fields)}. Evaluate it with mlip evaluate or mlip.nn.derivatives.predict."
+                f"{', '.join(self.model.fields)}. {_instead(self.model)}"
             )
         self.model.eval().requires_grad_(False)
         self.implemented_properties = [*type(self).implemented_properties, *spread_properties(self.model)]
@@ -200,6 +201,12 @@ class MLIPCalculator(Calculator):
         if "stress" in fields:
             results["stress"] = full_3x3_to_voigt_6_stress(predicted["stress"][0])
         return results | spread_results(predicted)
+
+
+def _instead(model: AtomisticModel) -> str:
+    if "hamiltonian" in model.fields:
+        return "Use HamiltonianCalculator (mlip hamiltonian) for it."
+    return "Evaluate it with mlip evaluate or mlip.nn.derivatives.predict."
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

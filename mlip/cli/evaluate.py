@@ -52,6 +52,13 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.  [default: the model's]")] = None,
     max_edges: Annotated[int, typer.Option(min=1, help="Edges evaluated at once; lower it to save memory.")] = 20_000,
+    energies: Annotated[
+        bool,
+        typer.Option(
+            "--energies",
+            help="Of Hamiltonians: also total energy and dipole of the density; PySCF, seconds a molecule.",
+        ),
+    ] = False,
 ) -> None:
     """Measure the errors of a model on labelled data.
 
@@ -59,11 +66,13 @@ def evaluate(
     mlip evaluate runs/my/model.safetensors data=test.xyz
     mlip evaluate runs/3bpa/model.safetensors data=3bpa data.path=FOLDER --subset valid
 
-    Writes metrics.json, predictions.xyz and parity.png into the output folder, and prints a table.
+    Writes metrics.json, predictions.xyz and parity.png into the output folder, and prints a table. For a model of
+    Hamiltonians also orbitals.csv, a row for each molecule, and matrices.png.
     """
     from rich.console import Console
 
     from mlip.cli.data.source import find_source
+    from mlip.cli.evaluate_orbitals import check_energies, orbital_report, show_orbitals
     from mlip.cli.progress import ProgressBar
     from mlip.core.errors import MlipError
     from mlip.evaluation.calibration import Calibration
@@ -75,10 +84,12 @@ def evaluate(
     data = find_source(overrides).config
     folder = _claim(output or default_folder(data, subset), overwrite)
     potential = load_model(model, device=device, dtype=dtype)
+    check_energies(potential, energies)
     with ProgressBar("reading the data", console) as progress:
         samples = _select(data, subset, exclude, progress)
     _warn_if_trained_on(samples, potential, console)
     statistics = ErrorStatistics(_labels(samples, potential))
+    orbitals = orbital_report(potential, samples, energies, max_edges, console)
     record = {
         "model": str(model),
         "data": data,
@@ -92,12 +103,15 @@ def evaluate(
     title = f"{model.name} on {_source(data)}" + ("" if subset is Subset.all else f" ({subset.value})")
     results, calibration = _predict(potential, samples, statistics, max_edges, console), Calibration()
     try:
-        right = write_report(folder, samples, results, statistics, record, title, calibration)
+        right = write_report(folder, samples, results, statistics, record, title, calibration, orbitals)
     except MlipError:
         with suppress(OSError):
             folder.rmdir()
         raise
-    _show(statistics, title, len(samples), console)
+    if orbitals is None:
+        _show(statistics, title, len(samples), console)
+    else:
+        show_orbitals(orbitals, title, console)
     _show_uncertainty(calibration, console)
     if right is not None:
         console.print(f"{right} structures classified correctly", highlight=False)

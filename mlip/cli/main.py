@@ -15,6 +15,7 @@ from mlip.cli.compare import compare
 from mlip.cli.data.app import data
 from mlip.cli.doctor import doctor
 from mlip.cli.evaluate import evaluate
+from mlip.cli.hamiltonian import hamiltonian
 from mlip.cli.import_model import import_model
 from mlip.cli.info import info
 from mlip.cli.md import md
@@ -81,7 +82,7 @@ def root(
     """Equivariant machine-learning potentials: train on DFT data, evaluate, relax, run molecular dynamics."""
 
 
-for command in (train, compare, evaluate, relax, md, doctor, info, splinify, committee):
+for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, splinify, committee):
     app.command()(command)
 app.command("import")(import_model)
 app.add_typer(tensor_products, name="tensor-products")

@@ -1,7 +1,7 @@
-"""Matrices of a molecule through PySCF: overlap, core Hamiltonian, initial guess; and orbital energies.
+"""Matrices of a molecule through PySCF: overlap, core Hamiltonian, initial guess.
 
 All matrices are in the order `mlip` of :mod:`mlip.data.orbitals`, Hartree. PySCF is optional (``mlip-kit[qm]``) and
-only imported where it is used; orbital energies need none.
+only imported where it is used. What needs none is in :mod:`mlip.data.molecular_orbitals`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
-from scipy.linalg import LinAlgError, eigh
 
 from mlip.core.errors import DataError, did_you_mean
 from mlip.core.units import BOHR
@@ -100,14 +99,41 @@ def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: 
             f"A closed-shell molecule needs an even number of electrons, {_formula(numbers)} with charge {charge} has "
             f"{electrons}. Give its charge; open shells are not supported."
         )
-    ecp = {}
-    for number in elements:
-        if number > _HEAVIEST_WITHOUT_ECP:
-            potential = gto.basis.load_ecp(key, chemical_symbols[number])
-            ecp |= {chemical_symbols[number]: potential} if potential else {}
+    ecp = _core_potentials(elements, key)
     atoms = [(chemical_symbols[number], tuple(xyz)) for number, xyz in zip(numbers, np.asarray(positions) / BOHR)]
     built = gto.Mole(atom=atoms, basis=key, ecp=ecp, charge=charge, spin=0, unit="Bohr", verbose=0)
     return built.build(dump_input=False, parse_arg=False)
+
+
+def num_electrons(numbers: Sequence[int] | np.ndarray, basis: str, charge: int = 0) -> int:
+    """Return how many electrons are in the orbitals of a structure: without those of an effective core potential.
+
+    Args:
+        numbers: atomic numbers.
+        basis: as for `molecule`; PySCF is asked for elements beyond Kr only.
+        charge: e.
+
+    Raises:
+        DataError: there is an element beyond Kr and PySCF is not installed.
+    """
+    elements, counts = np.unique(np.asarray(numbers, dtype=np.int64), return_counts=True)
+    electrons = int(np.dot(elements, counts)) - charge
+    if len(elements) and elements[-1] > _HEAVIEST_WITHOUT_ECP:
+        require_pyscf(f"counting the electrons of {_formula(numbers)} in {basis}")
+        potentials = _core_potentials(elements.tolist(), basis_key(basis))
+        for number, count in zip(elements.tolist(), counts.tolist()):
+            # An effective core potential begins with the number of electrons that it stands for.
+            electrons -= count * int(potentials.get(chemical_symbols[number], [0])[0])
+    return electrons
+
+
+def _core_potentials(elements: Sequence[int], key: str) -> dict[str, Any]:
+    """Return PySCF's effective core potentials of a basis, by symbol, for those elements beyond Kr that have one."""
+    from pyscf import gto
+
+    heavy = [chemical_symbols[number] for number in elements if number > _HEAVIEST_WITHOUT_ECP]
+    found = {symbol: gto.basis.load_ecp(key, symbol) for symbol in heavy}
+    return {symbol: potential for symbol, potential in found.items() if potential}
 
 
 def kohn_sham(mol: Any, functional: str, grid_level: int = GRID_LEVEL) -> Any:
@@ -159,32 +185,6 @@ def initial_hamiltonian(
     calculation = kohn_sham(molecule(numbers, positions, basis, charge), functional, grid_level)
     fock = calculation.get_fock(dm=calculation.init_guess_by_minao())
     return _in_package_order(np.asarray(fock), numbers, basis)
-
-
-def orbital_energies(hamiltonian: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
-    """Return the eigenvalues ε of ``H C = S C ε``, ascending, Hartree.
-
-    Args:
-        hamiltonian: (..., orbitals, orbitals), symmetric.
-        overlaps: of the same shape and in the same order.
-
-    Raises:
-        DataError: other shapes, or overlaps that are not positive definite.
-    """
-    if hamiltonian.shape != overlaps.shape or hamiltonian.ndim < 2 or hamiltonian.shape[-1] != hamiltonian.shape[-2]:
-        raise DataError(
-            f"Hamiltonian and overlap must be square and of one shape, got {hamiltonian.shape} and {overlaps.shape}."
-        )
-    energies = np.empty(hamiltonian.shape[:-1])
-    try:
-        for index in np.ndindex(hamiltonian.shape[:-2]):
-            energies[index] = eigh(hamiltonian[index], overlaps[index], eigvals_only=True)
-    except (LinAlgError, ValueError) as error:
-        raise DataError(
-            f"The overlaps of orbitals must be positive definite and finite ({error}): two atoms may be in one place, "
-            "or the orbitals in another order than the Hamiltonian's."
-        ) from error
-    return energies
 
 
 def check_overlap(stored: np.ndarray, numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str) -> float:

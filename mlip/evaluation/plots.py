@@ -47,16 +47,15 @@ def parity_plot(
     points = ParityPoints()
     for graph, prediction in zip(graphs, predictions, strict=True):
         points.add(graph, prediction)
-    draw_parity(path, points, title)
+    draw_parity(path, points.panels(), title)
 
 
-def draw_parity(path: str | os.PathLike[str], points: ParityPoints, title: str = "") -> None:
-    """Draw what was collected, see `parity_plot`.
+def draw_parity(path: str | os.PathLike[str], panels: Sequence[Panel], title: str = "") -> None:
+    """Draw panels side by side, see `parity_plot`.
 
     Raises:
-        DataError: nothing is both labelled and predicted.
+        DataError: there is none: nothing is both labelled and predicted.
     """
-    panels = points.panels()
     if not panels:
         raise DataError("No structure has a label for anything that was predicted: there is nothing to plot.")
     figure = new_figure(4.6 * len(panels), 5.4)

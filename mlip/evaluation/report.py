@@ -23,6 +23,7 @@ from mlip.data.sample import Sample
 from mlip.evaluation.accuracy import Accuracy, AccuracyCount
 from mlip.evaluation.calibration import Calibration
 from mlip.evaluation.metrics import ErrorStatistics
+from mlip.evaluation.orbital_report import FILES, OrbitalReport
 from mlip.evaluation.parity_points import ParityPoints
 from mlip.evaluation.plots import draw_parity
 from mlip.evaluation.predict import Prediction
@@ -36,6 +37,7 @@ def write_report(
     record: Mapping[str, Any],
     title: str,
     calibration: Calibration | None = None,
+    orbitals: OrbitalReport | None = None,
 ) -> Accuracy | None:
     """Write ``predictions.xyz``, ``parity.png`` and, last, ``metrics.json``, in memory that does not grow.
 
@@ -47,6 +49,7 @@ def write_report(
         record: further entries of ``metrics.json``: model, data, ….
         title: of the plot.
         calibration: gets errors and spreads of a committee.
+        orbitals: gets the Hamiltonians, and writes ``orbitals.csv`` and ``matrices.png``.
 
     Returns:
         How many are classified correctly, where there are classes.
@@ -65,10 +68,22 @@ def write_report(
                 points.add(graph, prediction)
                 calibration.add(graph, prediction)
                 count.add(sample, prediction)
+                if orbitals is not None:
+                    orbitals.add(sample, prediction)
 
     write_atomically(folder / "predictions.xyz", write_all)
-    draw_parity(folder / "parity.png", points, title)
-    content = {**record, "errors": statistics.compute(), "counts": statistics.counts()}
+    panels, errors = points.panels(), statistics.compute()
+    content = {**record, "errors": errors, "counts": statistics.counts()}
+    if orbitals is not None:
+        panels += orbitals.panels()
+        errors |= orbitals.errors()
+        content["orbitals"] = orbitals.record()
+        orbitals.write(folder)
+    else:
+        # Of an earlier model in the same folder.
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+    draw_parity(folder / "parity.png", panels, title)
     agreement = {name: asdict(found) for name, found in calibration.result().items()}
     if agreement:
         content["uncertainty"] = agreement
@@ -88,8 +103,8 @@ def predicted_frame(sample: Sample, prediction: Prediction) -> Atoms:
     if "stress" in prediction and atoms.pbc.any():
         results["stress"] = full_3x3_to_voigt_6_stress(prediction["stress"])
     atoms.calc = SinglePointCalculator(atoms, **results)
-    # ASE has a place for the properties it knows only.
-    for name in prediction.keys() - set(all_properties):
+    # ASE has a place for the properties it knows only; matrices are too large for a text.
+    for name in prediction.keys() - set(all_properties) - set(MATRICES):
         (atoms.arrays if FIELDS[name].level == "atom" else atoms.info)[name] = prediction[name]
     for name, value in sample.labels.items():
         if name in MATRICES:

@@ -112,7 +112,7 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         points.add(graph, prediction)
         count.add(sample, prediction)
     metrics, right = statistics.compute(), count.result()
-    draw_parity(folder / "parity_valid.png", points, f"{folder.name}: validation")
+    draw_parity(folder / "parity_valid.png", points.panels(), f"{folder.name}: validation")
     learning_curve_plot(folder / "learning_curve.png", folder / LOG, folder.name)
     record = dict(card) | {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

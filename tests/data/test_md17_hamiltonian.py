@@ -14,7 +14,7 @@ from ase.db import connect
 from mlip.core.errors import DataError
 from mlip.data import pyscf_extra
 from mlip.data.datasets.md17_hamiltonian import MD17HamiltonianDataset
-from mlip.data.quantum import orbital_energies
+from mlip.data.molecular_orbitals import molecular_orbitals
 from tests.data.fixtures import md17_hamiltonian as fixture
 from tests.data.fixtures.qh9 import BOHR_ANGSTROM, WATER, WATER_BOHR, symmetric
 from tests.data.test_qh9 import assert_same
@@ -79,8 +79,8 @@ def test_real_matrices_pass_the_check_of_the_order(physical):
     back = [0, 1, 2, 5, 3, 4, 8, 6, 7, 9, 10, 11, 12, 13, 14, 15, 18, 16, 17, 19, 20, 23, 21, 22]
     assert np.allclose(sample.labels["overlap"][np.ix_(back, back)], overlap, atol=1e-12)
     assert np.allclose(sample.labels["hamiltonian"][np.ix_(back, back)], core, atol=1e-12)
-    energies = orbital_energies(sample.labels["hamiltonian"], sample.labels["overlap"])
-    assert np.allclose(energies, orbital_energies(core, overlap), atol=1e-9)
+    energies = molecular_orbitals(sample.labels["hamiltonian"], sample.labels["overlap"]).energies
+    assert np.allclose(energies, molecular_orbitals(core, overlap).energies, atol=1e-9)
 
 
 def test_another_order_or_basis_is_noticed(physical, tmp_path):

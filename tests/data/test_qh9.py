@@ -16,8 +16,8 @@ from mlip.core.errors import ConfigError, DataError
 from mlip.data.content_hash import geometry_hash
 from mlip.data.datasets.base import Chunk
 from mlip.data.datasets.qh9 import QH9Dataset
+from mlip.data.molecular_orbitals import molecular_orbitals
 from mlip.data.orbitals import reorder
-from mlip.data.quantum import orbital_energies
 from tests.data.fixtures import qh9 as fixture
 
 SAMPLES = {
@@ -64,7 +64,7 @@ def test_orbital_energies_of_every_row(name, reference_data):
             # Stable was rounded through another constant for the Bohr radius.
             assert np.allclose(sample.atoms.positions, stored["coords_bohr"][:] * fixture.BOHR_ANGSTROM, atol=5e-9)
             overlaps = reorder(stored["overlap"][:], sample.atoms.numbers, "def2-svp", "pyscf", "mlip")
-            found = orbital_energies(sample.labels["hamiltonian"], overlaps)
+            found = molecular_orbitals(sample.labels["hamiltonian"], overlaps).energies
             assert np.abs(found - stored["mo_energy"][:]).max() < 1e-5
             if variant != "stable":
                 energy = stored.attrs["energy_Ha"] * fixture.HARTREE_EV
@@ -98,7 +98,7 @@ def test_computed_overlap_and_guess_of_water(reference_data):
         for label, name in names.items():
             expected = reorder(stored[name][:], sample.atoms.numbers, "def2-svp", "pyscf", "mlip")
             assert np.abs(sample.labels[label] - expected).max() < 1e-7
-        found = orbital_energies(sample.labels["hamiltonian"], sample.labels["overlap"])
+        found = molecular_orbitals(sample.labels["hamiltonian"], sample.labels["overlap"]).energies
         assert np.abs(found - stored["mo_energy"][:]).max() < 1e-5
 
 

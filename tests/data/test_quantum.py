@@ -17,7 +17,7 @@ from mlip.data.quantum import (
     initial_hamiltonian,
     kohn_sham,
     molecule,
-    orbital_energies,
+    num_electrons,
     overlap,
     pyscf_functional,
 )
@@ -52,20 +52,6 @@ def test_without_pyscf(monkeypatch):
     for compute in (overlap, partial(initial_hamiltonian, functional="pbe")):
         with pytest.raises(DataError, match=r"PySCF is needed .* pip install 'mlip-kit\[qm\]'"):
             compute(WATER, POSITIONS, basis="def2-svp")
-    assert np.allclose(orbital_energies(np.diag([2.0, 1.0]), np.eye(2)), [1.0, 2.0])
-
-
-def test_orbital_energies():
-    rng = np.random.default_rng(0)
-    transform = rng.normal(size=(4, 6, 6)) + 3 * np.eye(6)
-    values = np.sort(rng.normal(size=(4, 6)), axis=1)
-    overlaps = transform @ transform.transpose(0, 2, 1)
-    hamiltonian = transform @ (values[..., None] * transform.transpose(0, 2, 1))
-    assert np.allclose(orbital_energies(hamiltonian, overlaps), values, atol=1e-10)
-    with pytest.raises(DataError, match="positive definite"):
-        orbital_energies(np.eye(2), np.diag([1.0, -1.0]))
-    with pytest.raises(DataError, match="one shape"):
-        orbital_energies(np.eye(2), np.eye(3))
 
 
 def test_molecules_that_are_refused():
@@ -87,7 +73,18 @@ def test_heavy_elements_get_the_core_potential_of_their_basis():
     pytest.importorskip("pyscf")
     hydrogen_iodide = np.array([[0, 0, 0], [0, 0, 1.6]])
     assert molecule([53, 1], hydrogen_iodide, "def2-svp").nelectron == 26
+    assert num_electrons([53, 1], "def2-svp") == 26
+    assert num_electrons([53, 1], "def2-svp", charge=1) == 25
+    assert num_electrons([53, 1], "sto-3g") == 54
     assert overlap([53, 1], hydrogen_iodide, "def2-svp").shape == (31, 31)
+
+
+def test_electrons_of_light_elements_are_counted_without_pyscf(monkeypatch):
+    monkeypatch.setattr(pyscf_extra, "find_spec", lambda name: None)
+    assert num_electrons([8, 1, 1], "def2-svp") == 10
+    assert num_electrons([8, 1], "def2-svp", charge=-1) == 10
+    with pytest.raises(DataError, match="counting the electrons of HI in def2-svp"):
+        num_electrons([53, 1], "def2-svp")
 
 
 def test_overlap_of_two_hydrogen_s_functions_by_hand():

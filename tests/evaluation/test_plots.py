@@ -85,7 +85,7 @@ def test_of_too_many_points_some_are_drawn_and_all_are_counted(tmp_path: Path, m
     assert 20 <= len(some.reference) <= 40
     assert np.array_equal(some.reference, whole.reference[::4])
     assert np.array_equal(some.group, whole.group[::4])
-    plots.draw_parity(tmp_path / "p.png", points)
+    plots.draw_parity(tmp_path / "p.png", points.panels())
     assert is_png(tmp_path / "p.png")
 
 

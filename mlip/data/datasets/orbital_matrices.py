@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 
 from mlip.core.errors import DataError
+from mlip.data.bond_lengths import CLOSEST, closest_atoms
 from mlip.data.orbitals import num_orbitals
 
 ASYMMETRY = 1e-8
@@ -20,9 +20,6 @@ LARGEST = 1e5
 
 FARTHEST = 1e4
 """Å from the origin."""
-
-CLOSEST = (0.62, 1.45)
-"""Distance of the closest pair of atoms over the sum of their covalent radii; Å and Bohr differ by 1.9."""
 
 
 def orbital_matrix(value: Any, numbers: np.ndarray, basis: str, name: str, where: str) -> np.ndarray:
@@ -56,13 +53,10 @@ def check_distances(numbers: np.ndarray, positions: np.ndarray, where: str, advi
         raise DataError(f"{where}: an atom is {np.abs(positions).max():.3g} Å from the origin; the row is damaged.")
     if len(numbers) < 2:
         return
-    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    radii = covalent_radii[numbers]
-    ratios = distances / (radii[:, None] + radii[None]) + np.diag(np.full(len(numbers), np.inf))
-    pair = np.unravel_index(ratios.argmin(), ratios.shape)
-    if not CLOSEST[0] <= ratios[pair] <= CLOSEST[1]:
+    distance, ratio = closest_atoms(numbers, positions)
+    if not CLOSEST[0] <= ratio <= CLOSEST[1]:
         raise DataError(
-            f"{where}: the closest atoms would be {distances[pair]:.3f} Å apart, {ratios[pair]:.2f} times a bond. "
+            f"{where}: the closest atoms would be {distance:.3f} Å apart, {ratio:.2f} times a bond. "
             f"{advice}; or the row is damaged."
         )
 
