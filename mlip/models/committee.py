@@ -158,6 +158,11 @@ def _shared_fields(members: Sequence[AtomisticModel]) -> tuple[str, ...]:
                 f"The members of a committee must predict the same: the first predicts {', '.join(own[0])}, number "
                 f"{number} {', '.join(fields)}."
             )
+    if "hamiltonian" in own[0]:
+        raise ConfigError(
+            "Models of Hamiltonians cannot form a committee, which averages energies and their derivatives. Use one of "
+            "the models."
+        )
     return (*own[0], *(MEMBERS[name] for name in own[0] if name in MEMBERS))
 
 

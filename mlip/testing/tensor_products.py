@@ -91,6 +91,7 @@ def examine(product: TensorProduct) -> Iterator[Measurement]:
     yield Measurement("strides", strided_error(product), 1e-13)
     yield Measurement("gather, multiply, sum", convolution_error(product), 1e-13)
     yield Measurement("paths that are not as declared", undeclared_paths(product), 0)
+    yield Measurement("some paths kept", kept_paths_error(product), 1e-12)
     yield Measurement("parameters and state", len(list(product.parameters())) + len(product.state_dict()), 0)
 
 
@@ -211,6 +212,26 @@ def convolution_error(product: TensorProduct) -> float:
     senders, receivers = torch.tensor([1, 2, 3, 0, 0, 3, 1]), torch.tensor([0, 0, 1, 1, 1, 3, 3])
     expected = segment_sum(product(nodes[senders], x2, weight), receivers, 4)
     return _gap(product.convolve(nodes, x2, weight, senders, receivers, 4), expected)
+
+
+def kept_paths_error(product: TensorProduct) -> float:
+    """Compare every second path, kept, with zero weights for the others; 0 where paths have no weights."""
+    sizes = product.weights_by_path
+    if sizes is None:
+        return 0.0
+    x1, x2, weight = random_inputs(product)
+    parts, kept = weight.split(sizes, dim=1), range(0, len(sizes), 2)
+    small = product.keep(kept).double()
+    found = split_blocks(small(x1, x2, torch.cat([parts[k] for k in kept], dim=1)), small.irreps_out)
+    zeroed = [part if k in kept else torch.zeros_like(part) for k, part in enumerate(parts)]
+    wanted = split_blocks(product(x1, x2, torch.cat(zeroed, dim=1)), product.irreps_out)
+    if product.mode in ("uuu", "uvw"):
+        # One block an irrep; those that no kept path reaches are not there.
+        by_irrep = {ir: block for (_, ir), block in zip(small.irreps_out, found)}
+        pairs = [(by_irrep.get(ir, torch.zeros_like(w)), w) for (_, ir), w in zip(product.irreps_out, wanted)]
+    else:
+        pairs = list(zip(found, [wanted[k] for k in kept], strict=True))
+    return max(_gap(a, b) for a, b in pairs)
 
 
 def undeclared_paths(product: TensorProduct) -> int:

@@ -12,6 +12,7 @@ from mlip import HamiltonianCalculator, MLIPCalculator
 from mlip.calculators.pyscf_guess import predicted_initial_guess, scf_cycles
 from mlip.core.errors import ConfigError, DataError, StructureError
 from mlip.data import pyscf_extra
+from mlip.models.committee import committee_of
 from tests.calculators.hamiltonian_models import StoredHamiltonian, random_hamiltonian_model, water
 from tests.components import small_facet
 
@@ -88,6 +89,8 @@ def test_models_of_the_other_kind() -> None:
         MLIPCalculator(random_hamiltonian_model())
     with pytest.raises(ConfigError, match="takes one model or the path of its file, got"):
         HamiltonianCalculator([random_hamiltonian_model()])
+    with pytest.raises(ConfigError, match="Models of Hamiltonians cannot form a committee"):
+        committee_of([random_hamiltonian_model()] * 2)
 
 
 def test_without_pyscf(monkeypatch: pytest.MonkeyPatch) -> None:

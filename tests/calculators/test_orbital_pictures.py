@@ -42,6 +42,7 @@ def test_the_surface_encloses_what_it_says(gaussian) -> None:
     assert enclosing_amplitude(values) == pytest.approx(norm * np.exp(-EXPONENT * square), rel=0.04)
 
 
+@pytest.mark.slow
 def test_colours_and_sizes(gaussian) -> None:
     """s: a disc of the right area in one colour; p: two lobes, one of each."""
     positions, numbers = np.zeros((1, 3)), np.array([2])

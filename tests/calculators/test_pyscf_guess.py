@@ -45,6 +45,7 @@ def test_cycles_from_the_true_matrix(minimal) -> None:
     assert all(run.energy == pytest.approx(energy, abs=1e-8) for run in runs.values())
 
 
+@pytest.mark.slow
 def test_a_mole_in_bohr_and_one_in_angstrom(minimal) -> None:
     """The guess belongs to the rows of the user's own molecule, whose basis may go by another name."""
     from pyscf import dft, gto

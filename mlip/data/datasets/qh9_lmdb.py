@@ -28,6 +28,7 @@ class LmdbRows:
     """
 
     has_energy = False
+    record = None
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = Path(path).expanduser()

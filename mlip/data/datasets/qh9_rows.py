@@ -10,6 +10,7 @@ from ase.data import atomic_numbers
 
 from mlip.core.errors import DataError
 from mlip.data.datasets.orbital_matrices import raw_numbers, short
+from mlip.data.datasets.qh9_record import Record
 
 HEAVIEST = atomic_numbers["Og"]
 
@@ -26,6 +27,7 @@ class RawRow:
         molecule: the row's id: a molecule's in QM9.
         frame: geo_id, where the file has it.
         energy: Hartree, where the file has it.
+        forces: (atoms, 3) Hartree/Bohr, where the file has them.
         converged: whether the SCF did, as far as the file says.
     """
 
@@ -36,6 +38,7 @@ class RawRow:
     molecule: int | None = None
     frame: int | None = None
     energy: float | None = None
+    forces: np.ndarray | None = None
     converged: bool = True
 
 
@@ -47,12 +50,14 @@ class Rows(Protocol):
         layout: name of the layout.
         has_energy: whether rows have an energy.
         has_initial: whether rows have an initial guess.
+        record: how the rows were computed, where the file says it: those of ``mlip data label`` do.
     """
 
     dynamic: bool | None
     layout: str
     has_energy: bool
     has_initial: bool
+    record: Record | None
 
     def __len__(self) -> int: ...
 

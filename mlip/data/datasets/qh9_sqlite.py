@@ -11,6 +11,7 @@ import numpy as np
 
 from mlip.core.errors import DataError
 from mlip.data.datasets.orbital_matrices import orbital_matrix
+from mlip.data.datasets.qh9_record import read_record, read_results
 from mlip.data.datasets.qh9_rows import RawRow, geometry, identity
 from mlip.data.formats.sqlite_file import SqliteFile
 
@@ -48,7 +49,8 @@ class SqliteRows:
         if self.dynamic and not set(DYNAMIC_COLUMNS) <= set(columns):
             lacking = ", ".join(name for name in DYNAMIC_COLUMNS if name not in columns)
             raise DataError(f"'{path}' is like QH9 Dynamic, but its table '{TABLE}' lacks {lacking}.")
-        self.has_energy = self.dynamic
+        self.record = read_record(self._file)
+        self.has_energy = bool(self.dynamic) or self.record is not None
 
     def __len__(self) -> int:
         return len(self._index[0])
@@ -83,8 +85,12 @@ class SqliteRows:
         numbers, positions = geometry(row["N"], row["Z"], row["pos"], where)
         hamiltonian = orbital_matrix(row["Ham"], numbers, basis, "Hamiltonian", where)
         molecule = identity(row["id"], where)
+        frame = identity(row["geo_id"], where) if self.dynamic else None
+        energy = forces = None
+        if self.record is not None:
+            energy, forces = read_results(self._file, self.record, molecule, frame or 0, len(numbers), where)
         if not self.dynamic:
-            return RawRow(numbers, positions, hamiltonian, molecule=molecule)
+            return RawRow(numbers, positions, hamiltonian, molecule=molecule, energy=energy, forces=forces)
         energy, converged = row["epot"], row["converged"]
         if not isinstance(energy, float | int) or not abs(energy) < LARGEST_ENERGY:
             raise DataError(f"{where}: the energy epot must be a number of Hartree, got {energy!r}.")
@@ -95,8 +101,9 @@ class SqliteRows:
             positions,
             hamiltonian,
             molecule=molecule,
-            frame=identity(row["geo_id"], where),
+            frame=frame,
             energy=float(energy),
+            forces=forces,
             converged=bool(converged),
         )
 

@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any
@@ -154,6 +154,13 @@ class Auto(TensorProduct):
 
     def takes(self, ir: Irrep) -> bool:
         return self.backend.takes(ir)
+
+    @property
+    def weights_by_path(self) -> tuple[int, ...] | None:
+        return self.backend.weights_by_path
+
+    def keep(self, paths: Sequence[int]) -> TensorProduct:
+        return self.backend.keep(paths)
 
     @property
     def expressivity(self) -> Expressivity:

@@ -4,6 +4,7 @@ A backend states what it can honour; what it cannot is refused by name when it i
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -198,6 +199,27 @@ class TensorProduct(ConstantsModule, ABC):
     def takes(self, ir: Irrep) -> bool:
         """Whether features of an irrep can be an input of such a product; by default any can."""
         return True
+
+    @property
+    def weights_by_path(self) -> tuple[int, ...] | None:
+        """How many weights each of the ``paths`` has, in the order of the weights; None if weights are no paths'."""
+        return None
+
+    def keep(self, paths: Sequence[int]) -> "TensorProduct":
+        """Return a smaller product: the numbers of this one where the weights of all other paths are zero.
+
+        Irreps that none of the paths reaches are not in its ``irreps_out``.
+
+        Args:
+            paths: indices into ``paths``, ascending.
+
+        Raises:
+            ConfigError: the paths have no weights of their own, or there are no such paths.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no weights for each path, of which some could be left out; "
+            "clebsch_gordan_dense has."
+        )
 
     def _check_edges(self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor) -> None:
         for label, index in (("senders", senders), ("receivers", receivers)):

@@ -54,11 +54,20 @@ class ClebschGordan(PathProduct):
 def e3nn_product(product: PathProduct) -> E3nnTensorProduct:
     """Return e3nn's own product with the paths, the mode and the normalisation of ours, always with weights."""
     plain = product.normalization == "none"
+    # e3nn divides by the number of terms that there are, a smaller product by that of the whole one.
+    summed = not plain and product.mode in ("uuu", "uvw")
+    shares = [
+        product.num_terms(p, product.paths) / product.num_terms(p, product.all_paths) if summed else 1.0
+        for p in product.paths
+    ]
     return E3nnTensorProduct(
         product.irreps_in1,
         product.irreps_in2,
         product.irreps_out,
-        [(p.in1, p.in2, target, product.mode, True, 1.0) for p, target in zip(product.paths, product.targets)],
+        [
+            (p.in1, p.in2, target, product.mode, True, share)
+            for p, target, share in zip(product.paths, product.targets, shares)
+        ],
         shared_weights=False,
         internal_weights=False,
         irrep_normalization=product.normalization,

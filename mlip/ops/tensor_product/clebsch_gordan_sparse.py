@@ -44,6 +44,7 @@ class ClebschGordanSparse(PathProduct):
         kept_paths: Sequence[int] | None = None,
     ) -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization, kept_paths)
+        self.options = {"compile": compile}
         self.weights_in_form = mode != "uvw" and self.weights != "none"
         runs2 = equal_channels(self.irreps_in2)
         # Paths are ordered by the first input, then the second: several runs of the second divide each block.

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from e3nn.o3 import Irreps
@@ -21,16 +22,16 @@ class PathProduct(TensorProduct):
     ``none``. Where several terms are summed (modes ``uuu`` and ``uvw``) the first two are divided by the square
     root of their number. Weights are ordered by path, inside a path by (u), (u, v) or (u, v, w).
 
-    Args:
-        kept_paths: indices of those of the paths that are to be there, ascending; None for all. Irreps that none of them
-            reaches are not in ``irreps_out``.
-
     A backend writes :meth:`couple`; modes and weights are done here. It may override :meth:`products` or
     :meth:`multiply` where it knows something faster.
 
+    Args:
+        kept_paths: see :meth:`keep`; None for all.
+
     Attributes:
         targets: block of the output that each path is added to.
-        coefficients: c_p of each path, the square root included.
+        coefficients: c_p of each path, the square root included: that of the number of terms with all paths.
+        options: arguments of the constructor besides those here, for a smaller product.
     """
 
     operator = "clebsch_gordan"
@@ -47,8 +48,10 @@ class PathProduct(TensorProduct):
         kept_paths: Sequence[int] | None = None,
     ) -> None:
         super().__init__(irreps_in1, irreps_in2, irreps_out, mode, weights, normalization)
-        if kept_paths is not None:
-            self.paths = [self.paths[number] for number in kept_paths]
+        self.options: dict[str, Any] = {}
+        self.irreps_wanted, self.all_paths = Irreps(irreps_out), self.paths
+        self.kept_paths = list(range(len(self.paths))) if kept_paths is None else list(kept_paths)
+        self.paths = [self.all_paths[number] for number in self.kept_paths]
         if mode == "uvw" and self.weights != "path_channel":
             raise ConfigError(f"Mode 'uvw' is nothing without its weights: give path_channel, got '{self.weights}'.")
         channels = [self._channels(path) for path in self.paths]
@@ -88,9 +91,12 @@ class PathProduct(TensorProduct):
         dim1, dim2 = self.irreps_in1[path.in1].ir.dim, self.irreps_in2[path.in2].ir.dim
         square = float(path.ir_out.dim if self.normalization == "component" else dim1 * dim2)
         if self.mode in ("uuu", "uvw"):
-            into = [p for p in self.paths if p.ir_out == path.ir_out]
-            square /= sum(self._channels(p) if self.mode == "uvw" else 1 for p in into)
+            square /= self.num_terms(path, self.all_paths)
         return square**0.5
+
+    def num_terms(self, path: Path, paths: Sequence[Path]) -> int:
+        """Return how many terms are summed into the irrep of a path (modes ``uuu`` and ``uvw``) by some paths."""
+        return sum(self._channels(p) if self.mode == "uvw" else 1 for p in paths if p.ir_out == path.ir_out)
 
     def symbol(self, number: int) -> Tensor:
         """Return ``c_p · 3j`` of a path, ``(2 l1 + 1, 2 l2 + 1, 2 l3 + 1)``, float64."""
@@ -153,6 +159,22 @@ class PathProduct(TensorProduct):
     def couple_path(self, number: int, block1: Tensor, block2: Tensor) -> Tensor:
         """Return what :meth:`couple` yields for one path: ``(rows, 2 l3 + 1, channels)``."""
         return torch.einsum("abc,rau,rbu->rcu", self.constant_like(f"symbol_{number}", block1), block1, block2)
+
+    @property
+    def weights_by_path(self) -> tuple[int, ...] | None:
+        return None if self.weights == "none" else tuple(self.weight_sizes)
+
+    def keep(self, paths: Sequence[int]) -> TensorProduct:
+        if self.weights == "none":
+            return super().keep(paths)
+        numbers = list(paths)
+        if not numbers or numbers != sorted(set(numbers)) or not 0 <= numbers[0] <= numbers[-1] < len(self.paths):
+            raise ConfigError(
+                f"The paths to keep must be some of 0 to {len(self.paths) - 1}, each once and ascending, got {numbers}."
+            )
+        kept = [self.kept_paths[number] for number in numbers]
+        arguments = (self.irreps_in1, self.irreps_in2, self.irreps_wanted, self.mode, self.weights, self.normalization)
+        return type(self)(*arguments, kept_paths=kept, **self.options)
 
     @property
     def expressivity(self) -> Expressivity:

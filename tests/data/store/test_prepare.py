@@ -13,7 +13,6 @@ from ase import Atoms
 from mlip.core.errors import ConfigError, DataError, MlipError
 from mlip.data.datasets.store import StoreDataset
 from mlip.data.sample import Sample
-from mlip.data.store import pool
 from mlip.data.store import prepare as module
 from mlip.data.store.prepare import prepare
 from mlip.data.store.shard_reader import OpenFiles, ShardReader
@@ -248,20 +247,6 @@ def test_a_read_only_folder_is_refused_and_a_store_in_one_is_read(tmp_path):
         assert len(list(StoreDataset(tmp_path / "s"))) == 3
     finally:
         (tmp_path / "s").chmod(0o755)
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_noticed(tmp_path):
-    settings = module.Settings(tmp_path, "p", 5.0, "exact", False, False)
-    workers = pool._Pool(ListDataset(samples(9)), settings, 2)
-    try:
-        for process in workers._processes:
-            process.kill()
-            process.join()
-        with pytest.raises(MlipError, match="worker process ended unexpectedly"):
-            list(workers.run(iter([module.Task(0, ())])))
-    finally:
-        workers.stop()
 
 
 def test_a_worker_without_a_parent_writes_nothing(tmp_path):

@@ -1,0 +1,1 @@
+"""Make data: compute labels of structures with a program of quantum chemistry."""

@@ -1,0 +1,91 @@
+"""The interface of a program that computes labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlip.core.errors import ConfigError, MlipError, did_you_mean
+
+FIELDS = ("energy", "forces", "hamiltonian")
+"""What can be computed."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What was computed for one structure, in atomic units.
+
+    Attributes:
+        energy: Hartree.
+        forces: (atoms, 3) Hartree/Bohr, None if they were not asked for.
+        hamiltonian: (orbitals, orbitals) Hartree in the order `mlip` of :mod:`mlip.data.orbitals`, likewise.
+        cycles: of the self-consistent field.
+    """
+
+    energy: float
+    forces: np.ndarray | None
+    hamiltonian: np.ndarray | None
+    cycles: int
+
+
+class NotLabelled(MlipError):
+    """The calculation of one structure has failed; the message says why."""
+
+
+class Labeller(ABC):
+    """Computes labels of neutral closed-shell molecules.
+
+    Subclasses are chosen by ``mlip data label --method NAME``, which is ``configs/label/NAME.yaml``; they get
+    ``fields`` besides their own options, hold plain values only, and pickle: every process has a copy.
+
+    Attributes:
+        fields: what is computed, out of `FIELDS`; ``energy`` always.
+        level_of_theory: ``functional`` by our name, ``basis``, and every setting that changes the labels, as plain JSON
+            values: all structures of a file agree in it.
+        program: name and version of the code.
+    """
+
+    fields: tuple[str, ...]
+    level_of_theory: Mapping[str, Any]
+    program: str
+
+    @abstractmethod
+    def check(self, numbers: np.ndarray) -> None:
+        """Refuse molecules that can never be computed.
+
+        Args:
+            numbers: atomic numbers.
+
+        Raises:
+            DataError: the basis lacks an element, an odd number of electrons, ….
+        """
+
+    @abstractmethod
+    def label(self, numbers: np.ndarray, positions: np.ndarray) -> Labels:
+        """Compute one structure.
+
+        Args:
+            numbers: (atoms,).
+            positions: (atoms, 3) Å.
+
+        Raises:
+            NotLabelled: it did not converge.
+        """
+
+
+def wanted_fields(fields: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Return fields in the order of `FIELDS`.
+
+    Raises:
+        ConfigError: one is unknown, or the energy is not among them.
+    """
+    for name in fields:
+        if name not in FIELDS:
+            raise ConfigError(f"What can be computed is {', '.join(FIELDS)}, got '{name}'.{did_you_mean(name, FIELDS)}")
+    if "energy" not in fields:
+        raise ConfigError(f"fields must have the energy among them, got {list(fields)}.")
+    return tuple(name for name in FIELDS if name in fields)
