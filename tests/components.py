@@ -28,6 +28,11 @@ STATISTICS = {
     "energy_per_atom_mean": -4.5,
     "charge": [-1, 0, 1],
     "spin": [1, 2, 3],
+    "basis": "def2-svp",
+    "functional": "b3lyp5",
+    "shells": {"H": [0, 0, 1], "C": [0, 0, 0, 1, 1, 2], "O": [0, 0, 0, 1, 1, 2]},
+    "onsite": None,
+    "onsite_difference": None,
 }
 
 

@@ -41,6 +41,7 @@ PLUG_POINTS = {
     "mlip.nn.radial_weights": "radial_weights",
     "mlip.nn.self_connection": "self_connection",
     "mlip.nn.nonlinearity": "nonlinearity",
+    "mlip.nn.front_end": "front_end",
     "mlip.data.graphs": "graph",
 }
 
@@ -86,9 +87,18 @@ def test_targets_of_configurations_exist_and_take_the_options(path: Path) -> Non
         if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             continue
         options = set(config) - {TARGET, "_partial_", "defaults"}
-        # Groups named in the defaults list become options of the same name.
-        options |= {key for entry in config.get("defaults", []) if isinstance(entry, dict) for key in entry}
+        # Groups named in the defaults list become options of the same name, or of that behind an @.
+        groups = [key for entry in config.get("defaults", []) if isinstance(entry, dict) for key in entry]
+        # Files that say their package write into the model itself.
+        written = {group: _written_into_model(path.parent / group) for group in groups}
+        options |= {name for group in groups for name in written[group] or {group.rpartition("@")[2]}}
         assert options <= set(parameters), f"{config[TARGET]} takes no {options - set(parameters)}"
+
+
+def _written_into_model(group: Path) -> set[str]:
+    """Return the keys of the options of a group that are there in the model itself (``# @package model``)."""
+    texts = [path.read_text(encoding="utf-8") for path in group.glob("*.yaml")]
+    return {key for text in texts if text.startswith("# @package model\n") for key in yaml.safe_load(text)}
 
 
 @pytest.mark.parametrize("package", sorted(PLUG_POINTS))

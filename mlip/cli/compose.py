@@ -31,6 +31,10 @@ def compose(name: str, overrides: Sequence[str], extra_dir: Path | None = None) 
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
             raise ConfigError(f"'{text}' is not an override; write key=value, e.g. cutoff=5.0 or experiment=3bpa.")
+        group, _, option = text.lstrip("+").partition("=")
+        if option in ("", "null") and (config_dir() / group).is_dir():
+            known = ", ".join(sorted(path.stem for path in (config_dir() / group).glob("*.yaml")))
+            raise ConfigError(f"'{text}' chooses nothing: a group is set to one of its options, here {known}.")
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"There is no configuration folder '{extra_dir}'.")
     search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []

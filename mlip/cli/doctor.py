@@ -108,8 +108,12 @@ def _write_json(path: Path, model: Path, rows: Sequence[Measurement], grids: dic
 
     from mlip.core.files import write_text_atomically
 
-    # JSON knows no NaN: a value that is not finite becomes null, and its row has failed anyway.
-    table = [{**asdict(row), "value": row.value if isfinite(row.value) else None, "passed": row.passed} for row in rows]
+    # JSON knows neither NaN nor infinity: such a value becomes null, and its row has failed anyway; a tolerance that
+    # is null allows everything.
+    table = []
+    for row in rows:
+        numbers = {name: value if isfinite(value) else None for name, value in asdict(row).items() if name in _NUMBERS}
+        table.append({**asdict(row), **numbers, "passed": row.passed})
     report = {
         "model": str(model),
         "passed": all(row.passed for row in rows),
@@ -117,3 +121,6 @@ def _write_json(path: Path, model: Path, rows: Sequence[Measurement], grids: dic
         "aliasing_by_grid": grids,
     }
     write_text_atomically(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+_NUMBERS = ("value", "tolerance")

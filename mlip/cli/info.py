@@ -53,10 +53,32 @@ def _card(path: Path, header: Mapping[str, Any]) -> Any:
             "cutoff": f"{header['cutoff']:g} Å",
             "parameters": f"{parameters:,}" if isinstance(parameters, int) else "?",
             "dtype": header["dtype"],
+            **_orbitals(header["config"]),
             "units": ", ".join(f"{name} {unit}" for name, unit in units.items()),
             "file": f"{path.stat().st_size / 1e6:.2f} MB, format version {header['format_version']}",
         },
     )
+
+
+def _orbitals(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the basis and what else is known of the matrices of a Hamiltonian model; nothing of other models."""
+    basis, shells = config.get("basis"), config.get("shells")
+    if not basis or not isinstance(shells, Mapping):
+        return {}
+    words = []
+    for symbol, degrees in shells.items():
+        counts = {l: list(degrees).count(l) for l in sorted(set(degrees))}
+        words.append(f"{symbol} {' '.join(f'{count}{_LETTERS[l]}' for l, count in counts.items())}")
+    difference = config.get("target") == "difference"
+    return {
+        "basis": f"{basis}: {', '.join(words)}",
+        "functional": str(config.get("functional") or "not stated by the data"),
+        "target": "the difference to the Hamiltonian of the minao guess" if difference else "the Hamiltonian",
+    }
+
+
+_LETTERS = "spdfghi"
+"""Names of shells by their degree."""
 
 
 def _sections(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mlip.core.errors import DataError
-from mlip.data.orbitals import num_orbitals, shells
+from mlip.data.orbitals import shells
 from mlip.ops.spherical_harmonics import spherical_harmonics
 
 ORTHOGONAL = 1e-8
@@ -42,9 +42,23 @@ def orbital_rotation(numbers: Sequence[int] | np.ndarray, basis: str, rotation: 
     Raises:
         DataError: R is not orthogonal, or as `shells`.
     """
-    degrees = [degree for number in np.asarray(numbers).tolist() for degree in shells(basis, number)]
+    return rotation_of_shells(
+        [degree for number in np.asarray(numbers).tolist() for degree in shells(basis, number)], rotation
+    )
+
+
+def rotation_of_shells(degrees: Sequence[int], rotation: np.ndarray) -> np.ndarray:
+    """Return ``D`` of orbitals in shells of these degrees, one after the other, as `orbital_rotation`.
+
+    Args:
+        degrees: l of each shell.
+        rotation: R, (3, 3) orthogonal; with determinant -1 it reflects as well.
+
+    Raises:
+        DataError: R is not orthogonal.
+    """
     blocks = _rotations(max(degrees, default=0), _checked(rotation))
-    matrix = np.zeros((num_orbitals(numbers, basis),) * 2)
+    matrix = np.zeros((sum(2 * degree + 1 for degree in degrees),) * 2)
     start = 0
     for degree in degrees:
         stop = start + 2 * degree + 1

@@ -82,19 +82,35 @@ def _shells_by_pyscf(basis: str, key: str, number: int) -> tuple[int, ...]:
 
     parsed = _load_basis(key, symbol)
     if parsed is None:
-        # Every basis has hydrogen or carbon, unless it is for heavy elements only.
-        if key in gto.basis.ALIAS or any(_load_basis(key, other) for other in ("H", "C")):
-            raise DataError(f"The basis {basis} has no orbitals for {symbol}. Choose another basis.")
-        names = {basis_key(name): name for name in _WELL_KNOWN}
-        near = did_you_mean(key, [*names, *gto.basis.ALIAS])
-        for short, readable in names.items():
-            near = near.replace(f"'{short}'", f"'{readable}'")
-        raise DataError(f"PySCF knows no basis '{basis}'.{near}")
+        check_basis(basis)
+        raise DataError(f"The basis {basis} has no orbitals for {symbol}. Choose another basis.")
     molecule = gto.Mole(atom=[[symbol, (0.0, 0.0, 0.0)]], basis={symbol: parsed}, spin=None, verbose=0)
     molecule.build(dump_input=False, parse_arg=False)
     return tuple(
         int(molecule.bas_angular(shell)) for shell in range(molecule.nbas) for _ in range(molecule.bas_nctr(shell))
     )
+
+
+def check_basis(basis: str) -> None:
+    """Refuse what is no name of a basis.
+
+    Raises:
+        DataError: PySCF does not know it, or is not installed and needed to tell.
+    """
+    key = basis_key(basis)
+    if key in _BUILT_IN:
+        return
+    require_pyscf(f"knowing the basis {basis}")
+    from pyscf import gto
+
+    # Every basis has hydrogen or carbon, unless it is for heavy elements only.
+    if key in gto.basis.ALIAS or any(_load_basis(key, symbol) for symbol in ("H", "C")):
+        return
+    names = {basis_key(name): name for name in _WELL_KNOWN}
+    near = did_you_mean(key, [*names, *gto.basis.ALIAS])
+    for short, readable in names.items():
+        near = near.replace(f"'{short}'", f"'{readable}'")
+    raise DataError(f"PySCF knows no basis '{basis}'.{near}")
 
 
 def _load_basis(key: str, symbol: str) -> list[Any] | None:

@@ -120,7 +120,11 @@ class WorkerPool(Generic[Task, Result]):
         done: dict[int, Result] = {}
         first = 0
         ahead = AHEAD * len(self._pipes)
-        for number, result in self.as_finished(tasks, lambda wanted: wanted - first < ahead):
+
+        def has_room(wanted: int) -> bool:
+            return wanted - first < ahead
+
+        for number, result in self.as_finished(tasks, has_room):
             done[number] = result
             while first in done:
                 found = done.pop(first)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mlip.core.errors import DataError
 from mlip.core.fields import TARGETS
-from mlip.evaluation.metrics import error_keys, error_unit, headline
+from mlip.evaluation.metrics import error_unit, headline, quoted_error
 from mlip.evaluation.plots import COLOURS, new_figure, save_png, short
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -86,9 +86,9 @@ def _error_panels() -> list[tuple[str, str, str]]:
     panels = []
     # Forces first: they are what a potential is mostly judged by.
     for field in sorted(TARGETS, key=lambda field: field != "forces"):
-        group = headline(field)
-        title = f"{field.replace('_', ' ').capitalize()} RMSE, validation"
-        panels.append((f"valid/{error_keys(group)[1]}", title, error_unit(group)[0] or "RMSE"))
+        word, key = quoted_error(field)
+        title = f"{field.replace('_', ' ').capitalize()} {word}, validation"
+        panels.append((f"valid/{key}", title, error_unit(headline(field))[0] or word))
     return panels
 
 

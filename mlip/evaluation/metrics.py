@@ -51,10 +51,10 @@ class Moments:
 class ErrorStatistics:
     """Mean absolute and root-mean-square errors of the labels.
 
-    A Hamiltonian counts as the mean over its entries. Energies count once a structure, forces once a Cartesian component, stress once each of the nine
-    components, any other field once a component. A NaN label, and the stress of a structure without
-    periodicity, is skipped and counted as missing; a NaN prediction is not skipped: it makes the error NaN. Of magnetic
-    moments the sizes are compared.
+    Energies count once a structure, forces once a Cartesian component, stress once each of the nine components, a
+    Hamiltonian once, with the mean over its entries, any other field once a component. A NaN label, and the stress of a
+    structure without periodicity, is skipped and counted as missing; a NaN prediction is not skipped: it makes the
+    error NaN. Of magnetic moments the sizes are compared.
 
     Args:
         fields: labels to compare, out of :data:`mlip.core.fields.TARGETS`.
@@ -188,6 +188,12 @@ def headline(field: str) -> str:
     return f"{field}{PER_ATOM}" if FIELDS[field].extensive else field
 
 
+def quoted_error(field: str) -> tuple[str, str]:
+    """Return the word and the key of the error that is quoted for a field: MAE of Hamiltonians (QH9), else RMSE."""
+    mae, rmse = error_keys(headline(field))
+    return ("MAE", mae) if FIELDS[field].level == "orbital_pair" else ("RMSE", rmse)
+
+
 def error_unit(group: str) -> tuple[str, float]:
     """Return the unit in which errors of a group are reported, "" for none, and its size in that of the field."""
     name = group.partition("/")[0]
@@ -203,6 +209,9 @@ def error_keys(group: str) -> tuple[str, str]:
     """Return the keys (MAE, RMSE) of a group such as ``energy_per_atom`` or ``forces/C``."""
     name, _, element = group.partition("/")
     field = name.removesuffix(PER_ATOM)
-    unit = error_unit(group)[0].replace("/", "_per_").replace("Å³", "A3").replace("Å", "A").replace("μ", "mu").replace("µ", "u")
+    unit = error_unit(group)[0]
+    # The moment of magnetism has the Greek letter, micro- the sign.
+    for sign, letters in (("/", "_per_"), ("Å³", "A3"), ("Å", "A"), ("μ", "mu"), ("µ", "u")):
+        unit = unit.replace(sign, letters)
     tail = (f"_{unit}" if unit else "") + (f"/{element}" if element else "")
     return f"{field}_mae{tail}", f"{field}_rmse{tail}"

@@ -17,8 +17,8 @@ from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import predict
 
 Prediction = dict[str, np.ndarray]
-"""Fields of one structure: ``energy`` (), ``energies`` (atoms,), ``forces`` (atoms, 3), ``stress`` (3, 3), ``hamiltonian``
-(orbitals, orbitals), …"""
+"""Fields of one structure: ``energy`` (), ``energies`` (atoms,), ``forces`` (atoms, 3), ``stress`` (3, 3),
+``hamiltonian`` (orbitals, orbitals), …"""
 
 MAX_EDGES = 20_000
 """Default number of edges evaluated at once."""

@@ -11,10 +11,12 @@ from ase.data import atomic_numbers
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from mlip.core.errors import ConfigError, StructureError, did_you_mean
+from mlip.core.errors import ConfigError, StructureError
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
-from mlip.models.base import AtomisticModel, graph_index, sort_elements
+from mlip.models.base import AtomisticModel, graph_index
+from mlip.models.hamiltonian_options import check_choice, check_graph, check_sizes, onsite_blocks, read_shells
+from mlip.models.potential import check_factories
 from mlip.nn.edges import EdgeFeatures, Edges
 from mlip.nn.front_end.base import FrontEnd
 from mlip.nn.orbitals.expansion import Expansion
@@ -45,8 +47,8 @@ class HamiltonianNetwork(AtomisticModel):
         f_ii, f_ij from the last `num_pair_layers` of x by `SelfPair` and `PairInteraction`
         H_ij = `Expansion` of f_ij, H = (X + Xᵀ) / 2, + the mean diagonal blocks of the training data
 
-    Inside, vectors are (y, z, x), so that harmonics are those of the orbitals (:mod:`mlip.ops.orbital_blocks`). Blocks of
-    atoms farther apart than the cutoff are zero.
+    Inside, vectors are (y, z, x), so that harmonics are those of the orbitals (:mod:`mlip.ops.orbital_blocks`). Blocks
+    of two atoms have the factor env(r) of the envelope: they end smoothly at the cutoff, unless there is a pair gate.
 
     Args:
         elements: chemical symbols.
@@ -67,12 +69,17 @@ class HamiltonianNetwork(AtomisticModel):
         radial_weights: factory, see :mod:`mlip.nn.radial_weights`.
         tensor_product: factory of the product of messages, mode ``uvu``.
         pair_product: factory of the product of two atoms' features, mode ``uuu``.
-        pair_gate: factory of the sparse pair gate, in the last layer of atoms and of pairs; None keeps all pairs.
+        pair_gate: factory of the sparse pair gate, in the last layer of atoms and of pairs but never in the first one;
+            None keeps all pairs.
         path_gate: factory of the sparse gate of the paths of products of two atoms; None keeps all paths.
         pairs: see :data:`PairChoice`.
         bottleneck: channels before the expansion.
         target: see :data:`Target`.
         graph: builder of the graphs.
+
+    Attributes:
+        shells: degrees by element.
+        needs: ``("initial_hamiltonian",)`` where the target is the difference to it.
 
     Raises:
         ConfigError: options that do not fit each other.
@@ -109,56 +116,60 @@ class HamiltonianNetwork(AtomisticModel):
         graph: GraphBuilder | None = None,
     ) -> None:
         super().__init__(elements, cutoff, graph)
-        _choice("pairs", pairs, get_args(PairChoice))
-        _choice("target", target, get_args(Target))
-        if not 1 <= num_pair_layers <= num_layers:
-            raise ConfigError(f"num_pair_layers must be from 1 to num_layers = {num_layers}, got {num_pair_layers}.")
-        missing = sorted(set(self.elements) - set(shells))
-        if missing:
-            raise ConfigError(f"shells must name the shells of every element, there are none of {', '.join(missing)}.")
+        check_choice("pairs", pairs, get_args(PairChoice))
+        check_choice("target", target, get_args(Target))
+        sizes = {"num_channels": num_channels, "num_layers": num_layers, "bottleneck": bottleneck}
+        check_sizes(num_neighbors, num_pair_layers, lmax, lmax_edge, **sizes)
+        check_graph(self.graph_builder)
+        gates = {"pair_gate": pair_gate, "path_gate": path_gate}
+        check_factories(
+            front_end=front_end, radial=radial, envelope=envelope, radial_weights=radial_weights,
+            tensor_product=tensor_product, pair_product=pair_product,
+            **{name: gate for name, gate in gates.items() if gate is not None},
+        )  # fmt: skip
+        if pair_gate is not None and num_layers == 1:
+            raise ConfigError(
+                "The pair gate is in the last of several layers: raise num_layers, or model/pair_gate=none."
+            )
+        self.shells = read_shells(self.elements, basis, shells)
         self.basis, self.functional, self.pairs, self.target = basis, functional, pairs, target
         self.needs = ("initial_hamiltonian",) if target == "difference" else ()
-        self.blocks = OrbitalBlocks([list(shells[symbol]) for symbol in self.elements])
+        self.continuous = pair_gate is None
+        self.blocks = OrbitalBlocks(list(self.shells.values()))
         if self.blocks.irreps.lmax > 2 * lmax:
             raise ConfigError(
                 f"Blocks in {basis} have degrees up to {self.blocks.irreps.lmax}, products of features up to "
                 f"{2 * lmax}: raise lmax to {(self.blocks.irreps.lmax + 1) // 2}."
             )
-        self.register_constant("onsite", onsite_blocks(self.blocks, self.elements, shells, onsite), keep_dtype=True)
+        self.register_constant("onsite", onsite_blocks(self.blocks, self.shells, onsite), keep_dtype=True)
         numbers = torch.tensor([atomic_numbers[symbol] for symbol in self.elements])
         self.register_constant("element_numbers", numbers, keep_dtype=True)
         self.edges = EdgeFeatures(lmax if lmax_edge is None else lmax_edge, radial, envelope, self.cutoff)
         self.front_end = front_end(numbers.tolist(), num_channels)
-        hidden = natural_irreps(lmax, num_channels)
-        pair_irreps = Irreps([(num_channels, ir) for _, ir in self.blocks.irreps])
-        self.layers = nn.ModuleList()
-        for number in range(num_layers):
-            self.layers.append(
-                NodeInteraction(
-                    hidden if number else Irreps([(num_channels, (0, 1))]),
-                    self.edges.irreps,
-                    hidden,
-                    self.edges.num_basis,
-                    num_neighbors,
-                    tensor_product,
-                    radial_weights,
-                    pair_gate if number and number == num_layers - 1 else None,
-                )
+        if self.front_end.reach > self.cutoff:
+            raise ConfigError(
+                f"The front end looks {self.front_end.reach:g} Å far, the model {self.cutoff:g} Å: raise cutoff (the "
+                "papers have 15), or lower model.front_end.cutoff and model.front_end.long_cutoff."
             )
+        hidden, first = natural_irreps(lmax, num_channels), Irreps([(num_channels, (0, 1))])
+        pair_irreps = Irreps([(num_channels, ir) for _, ir in self.blocks.irreps])
+        num_basis = self.edges.num_basis
+        self.layers = nn.ModuleList(
+            NodeInteraction(
+                hidden if number else first, self.edges.irreps, hidden, num_basis, num_neighbors, tensor_product,
+                radial_weights, pair_gate if number and number == num_layers - 1 else None,
+            )
+            for number in range(num_layers)
+        )  # fmt: skip
         last = range(num_pair_layers)
         self.self_pairs = nn.ModuleList(SelfPair(hidden, pair_irreps, pair_product, path_gate) for _ in last)
         self.pair_layers = nn.ModuleList(
             PairInteraction(
-                hidden,
-                pair_irreps,
-                self.edges.num_basis,
-                pair_product,
-                radial_weights,
-                pair_gate if number and number == num_pair_layers - 1 else None,
-                path_gate,
+                hidden, pair_irreps, num_basis, pair_product, radial_weights,
+                pair_gate if number and number == num_pair_layers - 1 else None, path_gate,
             )
             for number in last
-        )
+        )  # fmt: skip
         self.expand_self = Expansion(pair_irreps, self.blocks, num_channels, bottleneck)
         self.expand_pair = Expansion(pair_irreps, self.blocks, 2 * num_channels, bottleneck)
 
@@ -228,8 +239,9 @@ class HamiltonianNetwork(AtomisticModel):
     ) -> Tensor:
         """Expand features to blocks and put them into symmetric matrices, float64."""
         both = torch.cat([scalars[pairs.receivers], scalars[pairs.senders]], dim=1)
+        # Features of pairs do not vanish at the cutoff, blocks must: the envelope is theirs.
         envelope = self.edges.basis.envelope(pairs.distances)[:, None]
-        off_diagonal = self.blocks.to_blocks(self.expand_pair(of_pairs, both, envelope)).double()
+        off_diagonal = self.blocks.to_blocks(self.expand_pair(of_pairs, both) * envelope).double()
         if self.pairs == "by_element":
             # The only one of its two blocks counts fully.
             single = species[pairs.receivers] != species[pairs.senders]
@@ -250,39 +262,3 @@ class HamiltonianNetwork(AtomisticModel):
                 f"{self.basis}: data need data.dataset.initial_guess=compute."
             )
         return initial.double()
-
-
-def onsite_blocks(
-    blocks: OrbitalBlocks,
-    elements: Sequence[str],
-    shells: Mapping[str, Sequence[int]],
-    onsite: Mapping[str, Any] | None,
-) -> Tensor:
-    """Return ``(elements, size, size)`` float64: the same number for every m of two shells of one degree.
-
-    Raises:
-        ConfigError: an element is missing, or a matrix has another shape than its shells need.
-    """
-    found = torch.zeros(len(elements), blocks.size, blocks.size, dtype=torch.float64)
-    if onsite is None:
-        return found
-    for k, symbol in enumerate(sort_elements(elements)):
-        start = 0
-        for l, room in enumerate(blocks.counts):
-            count = list(shells[symbol]).count(l)
-            if count:
-                try:
-                    values = torch.tensor(onsite[symbol][l], dtype=torch.float64)
-                except (KeyError, IndexError, TypeError, ValueError) as error:
-                    raise ConfigError(f"onsite must have a matrix for degree {l} of {symbol}.") from error
-                if values.shape != (count, count):
-                    raise ConfigError(f"onsite of degree {l} of {symbol} must be {count}x{count}, got {values.tolist()}.")
-                width = count * (2 * l + 1)
-                found[k, start : start + width, start : start + width] = torch.kron(values, torch.eye(2 * l + 1))
-            start += room * (2 * l + 1)
-    return found
-
-
-def _choice(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{option} must be one of {', '.join(known)}, got {value!r}.{did_you_mean(str(value), known)}")

@@ -64,7 +64,7 @@ class OrbitalBlocks(ConstantsModule):
 
     The coupling of two shells (l_a, l_b) to irreps is orthogonal,
 
-        ``f^l_m = sqrt(2l + 1) Σ_ab 3j(l_a l_b l)_{ab m} H_ab``,   ``H_ab = Σ_lm sqrt(2l + 1) 3j(l_a l_b l)_{ab m} f^l_m``,
+        ``f^l_m = sqrt(2l+1) Σ_ab 3j(l_a l_b l)_{ab m} H_ab``,   ``H_ab = Σ_lm sqrt(2l+1) 3j(l_a l_b l)_{ab m} f^l_m``,
 
     so that both ways are exact. The irrep has the parity of the two shells, (-1)^(l_a + l_b).
 

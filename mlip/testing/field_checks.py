@@ -33,9 +33,9 @@ Prediction = Mapping[str, np.ndarray]
 
 
 def checked_fields(model: AtomisticModel) -> list[str]:
-    """Return the fields that are checked here; an energy and its parts have checks of their own."""
+    """Return the fields that are checked here; an energy and its parts, and matrices, have checks of their own."""
     elsewhere = ("energy", "energies") if "energy" in model.fields else ()
-    return [name for name in model.fields if name not in elsewhere]
+    return [name for name in model.fields if name not in elsewhere and FIELDS[name].level != "orbital_pair"]
 
 
 def turned(value: np.ndarray, field: Field, matrix: np.ndarray) -> np.ndarray:

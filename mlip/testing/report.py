@@ -9,7 +9,7 @@ from ase import Atoms
 from mlip.core.errors import ConfigError
 from mlip.core.fields import FIELDS
 from mlip.models.base import AtomisticModel
-from mlip.testing import field_checks, graph_changes, suite
+from mlip.testing import field_checks, graph_changes, orbital_checks, suite
 from mlip.testing.measurement import Measurement
 from mlip.testing.structures import molecule, rattled, standard_structures, within_reach
 
@@ -34,10 +34,12 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
             f"predicts, out of: {', '.join(FIELDS)}."
         )
     exact = suite.double(model)
+    matrices = orbital_checks.matrix_fields(model)
     generated = {
         name: within_reach(atoms, model.cutoff)
         for name, atoms in standard_structures(model.elements, seed).items()
-        if model.graph_builder.periodic or not atoms.pbc.any()
+        # Matrices over orbitals are those of molecules.
+        if not atoms.pbc.any() or (model.graph_builder.periodic and not matrices)
     }
     own = {} if structure is None else {"your structure": rattled(structure)}
     structures = {**generated, **own}
@@ -50,6 +52,11 @@ def examine(model: AtomisticModel, structure: Atoms | None = None, seed: int = 0
         yield from suite.cutoff_rows(exact)
         yield from graph_changes.change_rows(exact)
         yield from suite.edge_case_rows(exact, structures)
+    if matrices:
+        for name, atoms in structures.items():
+            yield from orbital_checks.matrix_rows(exact, name, atoms)
+        yield from orbital_checks.matrix_case_rows(exact, structures)
+        yield from orbital_checks.matrix_cutoff_rows(exact)
     if field_checks.checked_fields(model):
         for name, atoms in structures.items():
             yield from field_checks.field_rows(exact, name, atoms)

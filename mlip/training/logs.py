@@ -24,26 +24,26 @@ from torch.optim import Optimizer
 
 from mlip.core.fields import TARGETS
 from mlip.core.files import write_text_atomically
-from mlip.evaluation.metrics import error_keys, error_unit, headline
+from mlip.evaluation.metrics import error_unit, headline, quoted_error
 from mlip.evaluation.run_files import LOG
 from mlip.training.task import TrainingTask
 
-_SHORT = {"energy": "E {:.2f}", "forces": "F {:.2f}", "stress": "stress {:.3f}"}
+_SHORT = {"energy": "E {:.2f}", "forces": "F {:.2f}", "stress": "stress {:.3f}", "hamiltonian": "H {:.1f}"}
 
 
-_RMSE = {"valid": "validation"}
+_WORDS = {"valid": "validation"}
 
 
 def _line(part: str, metrics: Mapping[str, Any]) -> str:
     """Return the errors of a validation set in words."""
-    texts = {}
+    texts: dict[str, list[str]] = {}
     for field in TARGETS:
-        group = headline(field)
-        key = f"{part}/{error_keys(group)[1]}"
-        if key in metrics:
-            text = _SHORT.get(field, field.replace("_", " ") + " {:.3g}")
-            texts[key] = f"{text} {error_unit(group)[0]}".rstrip().format(float(metrics[key]))
-    return "  ".join(texts.values())
+        word, key = quoted_error(field)
+        if f"{part}/{key}" in metrics:
+            text = _SHORT.get(field, field.replace("_", " ") + " {:.3g}").format(float(metrics[f"{part}/{key}"]))
+            texts.setdefault(word, []).append(f"{text} {error_unit(headline(field))[0]}".rstrip())
+    errors = "  ".join(f"{word}: {'  '.join(found)}" for word, found in texts.items())
+    return f"{_WORDS.get(part, part)} {errors}"
 
 
 def learning_rate(optimizer: Optimizer) -> float:
@@ -91,7 +91,7 @@ class ProgressLines(Callback):
             return
         metrics = trainer.callback_metrics
         epoch = pl_module.global_step / self.steps_per_epoch
-        errors = [f"{_RMSE.get(name, name)} RMSE: {_line(name, metrics)}" for name in pl_module.validation_errors]
+        errors = [_line(name, metrics) for name in pl_module.validation_errors]
         self.console.print(
             f"step {pl_module.global_step:>7} (epoch {epoch:.1f})  {'  '.join(errors)}  "
             f"lr {learning_rate(trainer.optimizers[0]):.2e}",

@@ -98,7 +98,8 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
     """
     model = load_model(folder / MODEL, device=outcome.device)
     fields = [field for field in TARGETS if field in parts.provides and field in predictable(model)]
-    graphs = GraphDataset(parts.valid, model.graph_builder, labels=[*fields, *model.needs], once=True, inputs=model.inputs)
+    labels = [*fields, *model.needs]
+    graphs = GraphDataset(parts.valid, model.graph_builder, labels=labels, once=True, inputs=model.inputs)
     statistics, points, count = ErrorStatistics(fields), ParityPoints(), AccuracyCount()
     results = track(
         predict_each(model, graphs, fields, statistics=statistics),

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mlip.core.errors import TrainingError
 from mlip.data.graph import AtomGraph
-from mlip.evaluation.metrics import ErrorStatistics, error_keys, error_unit, headline
+from mlip.evaluation.metrics import ErrorStatistics, error_keys, error_unit, headline, quoted_error
 from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import check_predictable, predict
 from mlip.training.damage import Culprits, all_finite
@@ -168,7 +168,7 @@ class TrainingTask(L.LightningModule):
                 for state in states:
                     statistics.merge(state)
             errors = statistics.compute()
-            shown = {error_keys(headline(field))[1] for field in statistics.fields}
+            shown = {quoted_error(field)[1] for field in statistics.fields}
             for key, value in errors.items():
                 self.log(f"{name}/{key}", value, prog_bar=key in shown and not number, rank_zero_only=True)
             if not number:

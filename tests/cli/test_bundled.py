@@ -61,3 +61,21 @@ def test_silicon_learns_stress_and_relaxes_a_cell(checkout):
     mlip("relax", "data/silicon_dft/silicon.xyz", "--frame", -1, "--model", model, "--cell", "--steps", 3,
          "--output", checkout / "relax")  # fmt: skip
     assert (checkout / "relax" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_hamiltonians_of_small_molecules(checkout):
+    run, model = checkout / "run", checkout / "run" / "model.safetensors"
+    small = ["model.num_channels=8", "model.num_layers=2", "model.lmax=2", "max_epochs=1"]
+    mlip("train", "data=small_molecules", "model=qhnet", "loss=[hamiltonian]", f"run_dir={run}", *small)
+    record = json.loads((run / "run.json").read_text())
+    statistics = record["config"]["statistics"]
+    assert statistics["elements"] == ["H", "C", "N", "O"]
+    assert (statistics["functional"], statistics["basis"]) == ("b3lyp5", "def2-svp")
+    assert "Hamiltonian" in mlip(
+        "evaluate", model, "data=small_molecules", "--subset", "test", "--output", checkout / "e"
+    )
+    store = checkout / "store"
+    mlip("data", "prepare", "data=small_molecules", f"out={store}", "workers=1")
+    content = json.loads((store / "store.json").read_text())
+    assert content["statistics"]["labels"] == {"energy": 148, "forces": 148, "hamiltonian": 148}

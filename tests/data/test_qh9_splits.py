@@ -15,7 +15,7 @@ from tests.data.fixtures import qh9 as fixture
 class Listed:
     """Rows that are known by their ids and sizes alone: as many as a published file has."""
 
-    layout, has_energy, has_initial = "sqlite", False, False
+    layout, has_energy, has_initial, record = "sqlite", False, False, None
 
     def __init__(self, molecules, sizes=None, dynamic=True):
         self._molecules, self._sizes, self.dynamic = np.asarray(molecules), sizes, dynamic

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import molecule as ase_molecule
 from ase.io import read
 
 from mlip.data.build_graph import build_graph
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
-from mlip.testing import field_checks, finite_differences, suite, symmetry
+from mlip.testing import field_checks, finite_differences, orbital_checks, suite, symmetry
 from mlip.testing.evaluate import evaluate, graph_for
 from mlip.testing.measurement import Measurement, worst
 from mlip.testing.structures import dimer, isolated_atom, molecule, standard_structures
@@ -57,7 +58,9 @@ VARIANTS += [
 SLOW = len(VARIANTS)
 """Index of the first variant that is left to the slow tests."""
 VARIANTS += [("sevennet", SMALL_SEVENNET), ("mace", (*SMALL_MACE, *PARTS))]
-SHIPPED = component_names("")
+HAMILTONIANS = ("qhnet", "sphnet")
+"""Their full size is left to the slow tests; small ones are in test_hamiltonian_network.py."""
+SHIPPED = [pytest.param(name, marks=pytest.mark.slow if name in HAMILTONIANS else ()) for name in component_names("")]
 
 
 def check(rows: Iterable[Measurement]) -> None:
@@ -114,8 +117,12 @@ def test_float32_and_edge_cases(model: AtomisticModel) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configuration(name: str) -> None:
     """The yaml as it ships, at full size: all but the mixer's aliasing, which random weights exaggerate."""
-    model = random_model(compose_model(name), size=0.1)
+    model = random_model(compose_model(name, *(["+cutoff=15.0"] if name in HAMILTONIANS else [])), size=0.1)
     structures = structures_of(model)
+    if orbital_checks.matrix_fields(model):
+        check(orbital_checks.matrix_rows(model, "molecule", structures["molecule"]))
+        check(orbital_checks.matrix_case_rows(model, {"water": ase_molecule("H2O")}))
+        check(orbital_checks.matrix_cutoff_rows(model))
     if field_checks.checked_fields(model):
         for kind in ("molecule", "slab"):
             check(field_checks.field_rows(model, kind, structures[kind]))

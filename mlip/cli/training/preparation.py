@@ -48,7 +48,7 @@ def fill_statistics(config: DictConfig, parts: Parts, console: Console) -> None:
         measured = parts.statistics(builder, source, regularisation, report.count)
     for name in unset:
         config.statistics[name] = measured[name]
-    if "atomic_energies" in unset:
+    if "atomic_energies" in unset and "${statistics.atomic_energies}" in read:
         console.print(
             f"Reference energies of the elements: {measured['atomic_energies_source']}", highlight=False, soft_wrap=True
         )

@@ -14,14 +14,14 @@ from ase import Atoms
 
 from mlip.core.errors import ConfigError, DataError
 from mlip.core.fields import DATA_FIELDS
-from mlip.core.units import HARTREE
+from mlip.core.units import BOHR, HARTREE
 from mlip.data.content_hash import geometry_hash
 from mlip.data.datasets import qh9_splits
 from mlip.data.datasets.base import CHUNK_SAMPLES, Chunk, Dataset, Recognition
 from mlip.data.datasets.orbital_matrices import check_distances
 from mlip.data.datasets.qh9_layouts import open_rows, recognise_rows
 from mlip.data.datasets.qh9_rows import RawRow, Rows
-from mlip.data.datasets.qh9_variants import CODES, FUNCTIONALS, choice, find_variant
+from mlip.data.datasets.qh9_variants import CODES, choice, find_level, find_variant
 from mlip.data.label_units import LENGTH_UNITS
 from mlip.data.orbitals import basis_key, reorder
 from mlip.data.pyscf_extra import require_pyscf
@@ -43,9 +43,11 @@ class QH9Dataset(Dataset):
     Args:
         path: ``QH9Stable.db``, ``QH9Dynamic_300k.db``, …; a folder ``QH9Stable.lmdb`` (QHNet); ``data.mdb`` (SPHNet).
         variant: ``stable``, ``dynamic_300k``, ``dynamic_100k``, or ``own`` for other data in this format. None
-            recognises Stable; 300k and 100k look alike and were made with different functionals, so they are named.
-        basis: of the matrices.
-        functional: by our name (``b3lyp5``, ``b3lyp``, ``pbe``); None is that of the variant, ``own`` needs it.
+            recognises Stable and files of ``mlip data label``; 300k and 100k look alike and were made with different
+            functionals, so they are named.
+        basis: of the matrices; None is the one that the file states, else def2-SVP.
+        functional: by our name (``b3lyp5``, ``b3lyp``, ``pbe``); None is the one that the file states, else that of
+            the variant; ``own`` needs one of these.
         length_unit: ``Angstrom`` or ``Bohr``; None is that of the layout: Stable and SPHNet's Å, Dynamic Bohr.
         overlap: ``compute`` adds overlaps through PySCF; False does not.
         initial_guess: ``compute`` adds the `minao` guess's Hamiltonian with the right functional through PySCF (some
@@ -67,7 +69,7 @@ class QH9Dataset(Dataset):
         self,
         path: str | PathLike[str],
         variant: str | None = None,
-        basis: str = "def2-svp",
+        basis: str | None = None,
         functional: str | None = None,
         length_unit: str | None = None,
         overlap: str | bool = False,
@@ -80,13 +82,13 @@ class QH9Dataset(Dataset):
         self._guess = choice("initial_guess", initial_guess or False, (False, "compute", "file"))
         self._unconverged = choice("unconverged", unconverged, ("refuse", "skip", "keep"))
         self._split_rule = choice("split_rule", split_rule, ("official", "this_file"))
-        basis_key(basis)
+        if basis is not None:
+            basis_key(basis)
         self._rows: Rows = open_rows(self._path)
         self.variant = find_variant(variant, self._rows, self._path)
-        self._basis = basis
-        self._functional = functional or FUNCTIONALS[self.variant]
-        if self._functional is None:
-            raise ConfigError("variant: own needs the functional of the data, e.g. functional: b3lyp5.")
+        record = self._rows.record
+        self._basis, self._functional = find_level(self.variant, basis, functional, record, self._path)
+        self._has_forces = record is not None and "forces" in record.fields
         self._unit = length_unit or ("Bohr" if self._rows.dynamic else "Angstrom")
         choice("length_unit", self._unit, ("Angstrom", "Bohr"))
         if self._guess == "file" and not self._rows.has_initial:
@@ -99,25 +101,33 @@ class QH9Dataset(Dataset):
     def units(self) -> Mapping[str, str]:  # type: ignore[override]
         """Units of the file."""
         energy = {"energy": "Hartree"} if self._rows.has_energy else {}
-        return {**energy, "hamiltonian": "Hartree", "positions": self._unit}
+        forces = {"forces": "Hartree/Bohr"} if self._has_forces else {}
+        return {**energy, **forces, "hamiltonian": "Hartree", "positions": self._unit}
 
     @property
     def licence(self) -> str:  # type: ignore[override]
-        """Licence of the published data."""
+        """Licence of the published data, or what the file states."""
+        if self._rows.record is not None:
+            return self._rows.record.licence
         return "not stated" if self.variant == "own" else "CC BY-NC-SA 4.0"
 
     @property
     def citation(self) -> str:  # type: ignore[override]
         """How to cite the published data."""
+        if self._rows.record is not None:
+            return f"computed with {', '.join(self._rows.record.programs)}"
         if self.variant == "own":
             return "not stated"
         return "H. Yu et al., QH9, NeurIPS 2023 Datasets and Benchmarks, arXiv:2306.09549"
 
     @property
     def level_of_theory(self) -> Mapping[str, str]:  # type: ignore[override]
-        """Functional by our name, basis and, for published data, the code."""
+        """Functional by our name, basis and, for published data, the code; of own data what the file states."""
+        if self._rows.record is not None:
+            stated = {key: str(value) for key, value in self._rows.record.level_of_theory.items()}
+            return {**stated, "code": ", ".join(self._rows.record.programs)}
         code = {"code": CODES[self.variant]} if self.variant in CODES else {}
-        return {"functional": str(self._functional), "basis": self._basis, **code}
+        return {"functional": self._functional, "basis": self._basis, **code}
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -193,6 +203,8 @@ class QH9Dataset(Dataset):
         found = recognise_rows(path)
         if found is None:
             return None
+        if found.record is not None:
+            return Recognition(3, {"variant": "own"})
         if found.dynamic is False:
             return Recognition(3, {"variant": "stable"})
         named = re.search(r"(300|100)k", path.name, re.IGNORECASE)
@@ -221,6 +233,7 @@ class QH9Dataset(Dataset):
     def _provides(self) -> tuple[str, ...]:
         there = {"hamiltonian"}
         there |= {"energy"} if self._rows.has_energy else set()
+        there |= {"forces"} if self._has_forces else set()
         there |= {"overlap"} if self._overlap else set()
         there |= {"initial_hamiltonian"} if self._guess else set()
         return tuple(name for name in DATA_FIELDS if name in there)
@@ -237,10 +250,12 @@ class QH9Dataset(Dataset):
         labels = {"hamiltonian": reorder(row.hamiltonian, numbers, self._basis, "pyscf", "mlip")}
         if row.energy is not None:
             labels["energy"] = np.array(row.energy * HARTREE)
+        if row.forces is not None:
+            labels["forces"] = row.forces * (HARTREE / BOHR)
         if self._guess == "file" and row.initial is not None:
             labels["initial_hamiltonian"] = reorder(row.initial, numbers, self._basis, "pyscf", "mlip")
         elif self._guess == "compute":
-            labels["initial_hamiltonian"] = initial_hamiltonian(numbers, positions, self._basis, str(self._functional))
+            labels["initial_hamiltonian"] = initial_hamiltonian(numbers, positions, self._basis, self._functional)
         if self._overlap == "compute":
             labels["overlap"] = overlap(numbers, positions, self._basis)
         return {name: labels[name] for name in DATA_FIELDS if name in labels}

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
+from mlip.data.datasets.qh9_record import Record
 from mlip.data.datasets.qh9_rows import Rows
+from mlip.data.orbitals import basis_key
 from mlip.data.quantum import functional_of
 
 VERSIONS = {"stable": "2.2.1", "dynamic_300k": "2.2.1", "dynamic_100k": "2.3.0"}
@@ -41,6 +43,8 @@ def find_variant(variant: str | None, rows: Rows, path: Path) -> str:
         DataError: it contradicts the layout.
     """
     if variant is None:
+        if rows.record is not None:
+            return "own"
         if rows.dynamic is False:
             return "stable"
         raise ConfigError(
@@ -54,3 +58,32 @@ def find_variant(variant: str | None, rows: Rows, path: Path) -> str:
             f"{'Dynamic' if rows.dynamic else 'Stable'}, not variant: {variant}."
         )
     return variant
+
+
+def find_level(
+    variant: str, basis: str | None, functional: str | None, record: Record | None, path: Path
+) -> tuple[str, str]:
+    """Return basis and functional of a file: those that it states, or those of its variant.
+
+    Args:
+        variant: of the file.
+        basis: that the user names, None if nobody does.
+        functional: likewise.
+        record: how the rows were computed, where the file says it.
+        path: of the file.
+
+    Raises:
+        ConfigError: what is named contradicts the file, or has to be named.
+    """
+    named = functional or FUNCTIONALS[variant]
+    if record is None:
+        if named is None:
+            raise ConfigError("variant: own needs the functional of the data, e.g. functional: b3lyp5.")
+        return basis or "def2-svp", named
+    stated = {key: str(record.level_of_theory[key]) for key in ("basis", "functional")}
+    if basis is not None and basis_key(basis) != basis_key(stated["basis"]):
+        raise ConfigError(f"'{path}' says that its basis is {stated['basis']}, not {basis}. Leave basis at null.")
+    if named is not None and named.lower() != stated["functional"]:
+        what = f"functional: {functional}" if functional else f"that of variant: {variant}, {named}"
+        raise ConfigError(f"'{path}' says that its functional is {stated['functional']}, not {what}. Leave it at null.")
+    return stated["basis"], stated["functional"]

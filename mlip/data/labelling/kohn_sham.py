@@ -10,7 +10,7 @@ import numpy as np
 
 from mlip.core.errors import ConfigError
 from mlip.data.labelling.base import Labeller, Labels, NotLabelled, wanted_fields
-from mlip.data.orbitals import basis_key, reorder
+from mlip.data.orbitals import check_basis, reorder
 from mlip.data.pyscf_extra import require_pyscf
 from mlip.data.quantum import GRID_LEVEL, PYSCF_NAMES, functional_of, kohn_sham, molecule, pyscf_functional
 
@@ -35,7 +35,7 @@ class KohnShamLabeller(Labeller):
 
     Raises:
         ConfigError: a setting out of its range.
-        DataError: an unknown functional, or PySCF is not installed.
+        DataError: an unknown functional or basis, or PySCF is not installed.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class KohnShamLabeller(Labeller):
         self.fields = wanted_fields(tuple(fields))
         self._xc = _our_name(xc)
         pyscf_functional(self._xc)
-        basis_key(basis)
+        check_basis(basis)
         if isinstance(grid_level, bool) or not isinstance(grid_level, int) or not 0 <= grid_level <= LARGEST_GRID:
             raise ConfigError(f"grid_level must be 0 to {LARGEST_GRID}, got {grid_level!r}.")
         if isinstance(max_cycle, bool) or not isinstance(max_cycle, int) or max_cycle < 1:

@@ -22,6 +22,9 @@ from mlip.data.labelling.qh9_table import create_statements, floats, insertion, 
 from mlip.data.labelling.structures import Structure
 from mlip.data.sample import Sample
 
+UNSTATED = "not stated"
+"""A licence that nobody has named."""
+
 _CREATE = (
     f"CREATE TABLE {RECORD} (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     f"CREATE TABLE {STRUCTURES} (place INTEGER PRIMARY KEY, molecule INTEGER NOT NULL, frame INTEGER NOT NULL, "
@@ -64,13 +67,14 @@ class LabelFile:
     Args:
         path: of the file; made, with its folder, if it is not there.
         record: of what is going to be computed.
+        keep_layout: whether a file that is there keeps its layout, whatever that of the record is.
 
     Raises:
         ConfigError: the file has other content, or was computed in another way.
         MlipError: another process writes it, or it cannot be written.
     """
 
-    def __init__(self, path: Path, record: Record) -> None:
+    def __init__(self, path: Path, record: Record, keep_layout: bool = False) -> None:
         self.path = path
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,7 @@ class LabelFile:
                 self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._connection.execute("PRAGMA journal_mode = TRUNCATE")
                 with self._transaction():
-                    self.record = self._settle(record)
+                    self.record = self._settle(record, keep_layout)
             except BaseException:
                 self._connection.close()
                 raise
@@ -93,7 +97,14 @@ class LabelFile:
 
     def close(self) -> None:
         """Let others write the file."""
-        self._connection.close()
+        try:
+            # Takes the empty journal away.
+            self._connection.execute("PRAGMA locking_mode = NORMAL")
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error:
+            pass  # The rows are there; whatever is wrong with the disk was said before, or is when it is used next.
+        finally:
+            self._connection.close()
 
     def plan(self, structures: Sequence[Structure], retry: bool = False) -> Plan:
         """Give structures that the file does not know a place, and return those that are left to be computed.
@@ -166,6 +177,10 @@ class LabelFile:
         query = f"SELECT source, reason FROM {STRUCTURES} WHERE state = ? ORDER BY place"
         return [(str(source), str(reason)) for source, reason in self._connection.execute(query, (FAILED,))]
 
+    def num_molecules(self) -> int:
+        """Return how many different molecules have labels."""
+        return self._one(f"SELECT count(DISTINCT molecule) FROM {STRUCTURES} WHERE state = ?", LABELLED)
+
     def samples(self) -> Iterator[Sample]:
         """Yield the structures with energies in eV and forces in eV/Å, in the order of the file."""
         query = f"SELECT molecule, source, Z, pos, energy, forces FROM {STRUCTURES} WHERE state = ? ORDER BY place"
@@ -177,7 +192,7 @@ class LabelFile:
                 labels["forces"] = np.frombuffer(forces, "<f8").reshape(-1, 3) * (HARTREE / BOHR)
             yield Sample(atoms, labels, {"source": source, "group": str(molecule), **level})
 
-    def _settle(self, wanted: Record) -> Record:
+    def _settle(self, wanted: Record, keep_layout: bool) -> Record:
         """Make the tables, or compare with what is there."""
         tables = {str(name) for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
         if not tables:
@@ -186,14 +201,16 @@ class LabelFile:
             found = wanted
         elif {RECORD, STRUCTURES} <= tables:
             found = Record.of(dict(self._connection.execute(f"SELECT key, value FROM {RECORD}")), str(self.path))
-            compare(found, wanted, self.path)
+            _compare(found, replace(wanted, layout=found.layout) if keep_layout else wanted, self.path)
         else:
             raise _foreign(self.path)
         programs = tuple(dict.fromkeys((*found.programs, *wanted.programs)))
-        found = replace(found, programs=programs)
-        entries = list(found.entries().items())
-        self._connection.executemany(f"INSERT OR REPLACE INTO {RECORD} VALUES (?, ?)", entries)
-        return found
+        licence = found.licence if wanted.licence == UNSTATED else wanted.licence
+        made = replace(found, programs=programs, licence=licence)
+        if not tables or made != found:
+            entries = list(made.entries().items())
+            self._connection.executemany(f"INSERT OR REPLACE INTO {RECORD} VALUES (?, ?)", entries)
+        return made
 
     def _runs(self, structures: Sequence[Structure]) -> Iterator[list[Structure]]:
         """Cut structures into molecules."""
@@ -256,16 +273,12 @@ class LabelFile:
             raise MlipError(f"Cannot write '{self.path}': {error.strerror or error}. Choose another folder.") from error
 
 
-def compare(found: Record, wanted: Record, path: Path) -> None:
-    """Refuse to add to a file what was computed in another way.
-
-    Raises:
-        ConfigError: what differs.
-    """
+def _compare(found: Record, wanted: Record, path: Path) -> None:
+    """Refuse to add to a file what was computed in another way."""
     ours, theirs = dict(wanted.level_of_theory), dict(found.level_of_theory)
     pairs = [(name, theirs.get(name), ours.get(name)) for name in {**theirs, **ours}]
     pairs += [("layout", found.layout, wanted.layout)]
-    pairs += [("what is computed", ", ".join(found.fields), ", ".join(wanted.fields))]
+    pairs += [("labels", ", ".join(found.fields), ", ".join(wanted.fields))]
     differ = [f"{name} {there} (now: {now})" for name, there, now in pairs if there != now]
     if differ:
         raise ConfigError(
@@ -274,7 +287,9 @@ def compare(found: Record, wanted: Record, path: Path) -> None:
 
 
 def _foreign(path: Path) -> ConfigError:
-    return ConfigError(f"'{path}' is there already, and is not a file of mlip data label, or damaged. Choose another --out.")
+    return ConfigError(
+        f"'{path}' is there already, and is not a file of mlip data label, or damaged. Choose another --out."
+    )
 
 
 def _digest(structure: Structure) -> bytes:

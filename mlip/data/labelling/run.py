@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 
 from mlip.core.errors import DataError, MlipError
 from mlip.data.datasets.qh9_record import Record
 from mlip.data.labelling.base import Labeller, Labels
-from mlip.data.labelling.label_file import LabelFile, Planned
+from mlip.data.labelling.label_file import LabelFile
 from mlip.data.labelling.structures import Structure
 from mlip.data.worker_processes import WorkerLost, apply_all
 
@@ -64,8 +64,7 @@ def checked(structures: Sequence[Structure], labeller: Labeller) -> list[Structu
 
 def choose_layout(structures: Sequence[Structure]) -> str:
     """Return ``dynamic`` if consecutive structures of a file are frames of one molecule, else ``stable``."""
-    pairs = zip(structures, structures[1:])
-    frames = any(a.file == b.file and np.array_equal(a.numbers, b.numbers) for a, b in pairs)
+    frames = any(a.file == b.file and np.array_equal(a.numbers, b.numbers) for a, b in pairwise(structures))
     return "dynamic" if frames else "stable"
 
 
@@ -96,7 +95,7 @@ def label_structures(
     try:
         work = partial(attempt, labeller)
         tasks = ((planned.structure.numbers, planned.structure.positions) for planned in wanted)
-        for done, (number, found) in enumerate(apply_all(work, tasks, jobs, ordered=False), start=1):
+        for done, (number, found) in enumerate(apply_all(work, tasks, min(jobs, len(wanted)), ordered=False), start=1):
             if isinstance(found, Labels):
                 file.store(wanted[number], found)
             else:
@@ -127,17 +126,3 @@ def attempt(labeller: Labeller, task: tuple[np.ndarray, np.ndarray]) -> Labels |
 def record_of(labeller: Labeller, layout: str, licence: str) -> Record:
     """Return what is written beside the labels of a labeller."""
     return Record(layout, labeller.level_of_theory, labeller.fields, (labeller.program,), licence)
-
-
-def check_new(path: Path, work: Path) -> None:
-    """Refuse to replace a file that this command has not made.
-
-    Args:
-        path: what will be written in the end.
-        work: the label file it is made from.
-
-    Raises:
-        MlipError: `path` is there, and `work` is not.
-    """
-    if path != work and path.exists() and not work.exists():
-        raise MlipError(f"'{path}' is there already, and was not made by this command. Choose another --out.")

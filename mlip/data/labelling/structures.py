@@ -44,10 +44,19 @@ class Structure:
         return f"{self.file}:{self.frame}"
 
 
-def structure(atoms: Atoms, file: str, frame: int) -> Structure:
-    """Return a structure, with what speaks against it in ``refused``."""
+def structure(atoms: Atoms, file: str, frame: int, any_distance: bool = False) -> Structure:
+    """Return a structure, with what speaks against it in ``refused``.
+
+    Args:
+        atoms: the structure, Å.
+        file: name of its file.
+        frame: in the file.
+        any_distance: whether the closest atoms may be much closer or farther apart than a bond.
+    """
     try:
         _check(atoms)
+        if len(atoms) > 1 and not any_distance:
+            _check_unit(atoms)
         refused = ""
     except StructureError as error:
         refused = str(error)
@@ -75,18 +84,13 @@ def _check(atoms: Atoms) -> None:
         total = float(np.sum(atoms.arrays.get(name, 0.0)))
         if not abs(total) <= _UNPAIRED:
             raise StructureError(f"Its {name} add up to {total:g} {unit}, and {advice}.")
-    if len(atoms) > 1:
-        _check_unit(atoms)
 
 
 def _check_unit(atoms: Atoms) -> None:
     distance, ratio = closest_atoms(atoms.numbers, atoms.positions)
     found = f"The closest atoms are {distance:.3f} Å apart, {ratio:.2f} times a bond"
     if ratio > CLOSEST[1]:
-        raise StructureError(
-            f"{found}: the positions are probably in Bohr, multiply them by {BOHR:.6f} to get Å; separate atoms are no "
-            "closed-shell molecule."
-        )
+        raise StructureError(f"{found}: the positions are probably in Bohr, multiply them by {BOHR:.6f} to get Å.")
     if ratio < CLOSEST[0]:
         raise StructureError(f"{found}: atoms overlap, or the positions are in another unit than Å.")
 

@@ -1,7 +1,6 @@
 """The interface of front ends."""
 
 from abc import ABC, abstractmethod
-
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -16,7 +15,12 @@ class FrontEnd(ConstantsModule, ABC):
     Args:
         elements: atomic numbers of the model, in its order.
         num_channels: scalars an atom.
+
+    Attributes:
+        reach: Å within which it looks at other atoms, 0 if it does not; at most the model's cutoff.
     """
+
+    reach: float = 0.0
 
     def __init__(self, elements: Sequence[int], num_channels: int) -> None:
         super().__init__()

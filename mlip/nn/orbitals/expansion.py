@@ -13,9 +13,9 @@ from mlip.ops.orbital_blocks import OrbitalBlocks
 
 
 class Expansion(nn.Module):
-    """``H_ab += Σ_l sqrt(2l+1) 3j(l_a l_b l) (1/n) Σ_w W^l_{w,ab} f_w^l``, and a constant for l = 0.
+    """``H_ab += Σ_l sqrt(2l+1) 3j(l_a l_b l) ((1/n) Σ_w W^l_{w,ab} f_w^l + δ_l0 c_ab)``.
 
-    W and the constants come from scalars of the atoms by a perceptron (QHNet: their elements; SPHNet: what the front
+    W and the constants c come from scalars of the atoms by a perceptron (QHNet: their elements; SPHNet: what the front
     end says of them). The n channels f are linear in the features: the bottleneck of the papers.
 
     Args:
@@ -38,23 +38,18 @@ class Expansion(nn.Module):
         self.num_constants = sum(mul for mul, ir in self.irreps_out if ir.is_scalar())
         self.dense = Dense([num_scalars, hidden, bottleneck * sum(self.muls) + self.num_constants])
 
-    def forward(self, features: Tensor, scalars: Tensor, constant_scale: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, scalars: Tensor) -> Tensor:
         """Return the irreps of blocks ``(rows, blocks.irreps.dim)``.
 
         Args:
             features: ``(rows, irreps_in.dim)``.
             scalars: ``(rows, num_scalars)``.
-            constant_scale: ``(rows, 1)`` factor of the constants, which must vanish at the cutoff of pairs.
         """
         *weights, constants = self.dense(scalars).split(
             [self.bottleneck * mul for mul in self.muls] + [self.num_constants], dim=1
         )
-        if constant_scale is not None:
-            constants = constants * constant_scale
         found = []
-        for (mul, ir), block, weight in zip(
-            self.irreps_out, split_blocks(self.linear(features), self.narrow), weights
-        ):
+        for (mul, ir), block, weight in zip(self.irreps_out, split_blocks(self.linear(features), self.narrow), weights):
             part = torch.bmm(block, weight.unflatten(1, (self.bottleneck, mul))) / self.bottleneck
             found.append(part + constants[:, None] if ir.is_scalar() else part)
         return join_blocks(found)

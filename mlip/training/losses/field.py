@@ -28,7 +28,8 @@ class FieldLoss(Loss):
         super().__init__(weight, penalty)
         self.everywhere = everywhere
         if field not in TARGETS:
-            raise ConfigError(f"There is no label '{field}'.{did_you_mean(field, TARGETS)} Known: {', '.join(TARGETS)}.")
+            near = did_you_mean(field, TARGETS)
+            raise ConfigError(f"There is no label '{field}'.{near} Known: {', '.join(TARGETS)}.")
         self.required = (field,)
 
     def errors(self, predictions: dict[str, Tensor], graph: AtomGraph) -> Tensor:

@@ -10,11 +10,12 @@ def fragments(is_hydrogen: Tensor, senders: Tensor, receivers: Tensor, distances
     """Return the fragment ``(atoms,)`` of every atom, numbered from 0, and how many there are.
 
     Neither the order nor the orientation of the atoms matters. (SPHNet groups by k-means, whose result depends on
-    random starts.) Hydrogens without a heavy neighbour are fragments of their own.
+    random starts.) Hydrogens without a heavy neighbour among the links are fragments of their own. Of two that are
+    equally near, one is taken by the order of the atoms.
 
     Args:
         is_hydrogen: ``(atoms,)``.
-        senders, receivers: ``(links,)`` pairs of atoms of one molecule.
+        senders, receivers: ``(links,)`` pairs of atoms of one molecule, receivers ascending.
         distances: ``(links,)`` Å.
     """
     num_atoms = len(is_hydrogen)

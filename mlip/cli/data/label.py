@@ -1,0 +1,102 @@
+"""``mlip data label``: compute energies, forces and Hamiltonians of structures."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlip.cli.data.convert import OnError
+
+
+class Layout(StrEnum):
+    """Which of QH9's tables a file has."""
+
+    auto = "auto"
+    stable = "stable"
+    dynamic = "dynamic"
+
+
+def label(
+    structures: Annotated[list[Path], typer.Argument(help="Molecules, in any files that ASE reads: xyz, traj, …; Å.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help=".db: Hamiltonians, as QH9 has them; .extxyz, .xyz, .aselmdb: energies, and forces.  "
+            "[default: STRUCTURES_labels.db]",
+        ),
+    ] = None,
+    forces: Annotated[bool, typer.Option("--forces", help="Compute forces, too.")] = False,
+    method: Annotated[str, typer.Option(help="What computes: pyscf, or a file METHOD.yaml.")] = "pyscf",
+    xc: Annotated[
+        str | None,
+        typer.Option(help="b3lyp5 (with VWN5, as QH9), b3lyp (VWN-RPA, as Gaussian), pbe, hf, …  [default: b3lyp5]"),
+    ] = None,
+    basis: Annotated[str | None, typer.Option(help="Any that the program knows.  [default: def2-svp]")] = None,
+    grid_level: Annotated[int | None, typer.Option(help="Of the integration grid, 0 to 9.  [default: 3]")] = None,
+    conv_tol: Annotated[
+        float | None, typer.Option(help="Change of the energy in the last cycle, Hartree.  [default: 1e-13]")
+    ] = None,
+    grad_tol: Annotated[
+        float | None, typer.Option(help="Orbital gradient in the last cycle, Hartree.  [default: 3.16e-5]")
+    ] = None,
+    max_cycle: Annotated[int | None, typer.Option(help="SCF cycles, at most.  [default: 100]")] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="Of a .db; auto: dynamic if consecutive structures are frames of one molecule.")
+    ] = Layout.auto,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Processes of one thread each.  [default: one for every processor]"),
+    ] = None,
+    on_error: Annotated[
+        OnError, typer.Option(help="Stop if a structure can never be computed, or leave it out and note why.")
+    ] = OnError.stop,
+    any_distance: Annotated[
+        bool, typer.Option("--any-distance", help="Accept atoms much closer or farther apart than bonds; not in a .db.")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute again what has failed.")] = False,
+    licence: Annotated[str | None, typer.Option(help="Of the data, to be noted in the file.")] = None,
+) -> None:
+    """Compute energies, forces and Kohn-Sham matrices of molecules, to train on.
+
+    \b
+    mlip data label frames.xyz --out frames.db
+    mlip data label a.xyz b.xyz --xc pbe --basis def2-tzvp --forces --out train.xyz --jobs 8
+
+    Molecules must be neutral and closed-shell. A .db is read by mlip train data=qh9 and mlip data prepare; beside
+    files of energies and forces the command keeps FILE.db with what it has computed.
+
+    Stopped at any moment, the same command goes on: what is there is not computed again. Structures may be
+    added. Calculations that fail are noted with their reason, and the others go on.
+
+    Needs PySCF: pip install 'mlip-kit[qm]'.
+    """
+    from rich.console import Console
+
+    from mlip.cli.data.label_task import LabelTask, bar, build_labeller, files, read, refuse, show
+    from mlip.core.errors import ConfigError
+    from mlip.data.labelling.run import checked
+    from mlip.data.store.prepare import num_processors
+
+    console = Console()
+    settings = {"xc": xc, "basis": basis, "grid_level": grid_level, "conv_tol": conv_tol, "grad_tol": grad_tol}
+    target, work = files(out, structures)
+    if any_distance and target == work:
+        raise ConfigError("--any-distance is for energies and forces: readers of a .db refuse such molecules.")
+    fields = ["energy", *(["forces"] if forces else []), *(["hamiltonian"] if target == work else [])]
+    labeller = build_labeller(method, {**settings, "max_cycle": max_cycle}, fields)
+    found = checked(read(structures, any_distance), labeller)
+    refuse(found, skip=on_error is OnError.skip)
+    kind = None if layout is Layout.auto else layout.value
+    task = LabelTask(found, labeller, target, work, kind, jobs or num_processors(), retry_failed, licence)
+    try:
+        with bar(console) as progress:
+            outcome = task.run(progress)
+    except KeyboardInterrupt:
+        console.print(f"Stopped. What is computed is in {work}; the same command goes on.", soft_wrap=True)
+        raise
+    show(outcome, console)

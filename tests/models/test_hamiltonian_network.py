@@ -1,0 +1,182 @@
+"""Networks of Hamiltonians: the contract of matrices over orbitals, and what else they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule as g2
+
+from mlip.core.errors import StructureError
+from mlip.data.build_graph import build_graph, graph_of
+from mlip.data.orbitals import orbital_table
+from mlip.models.base import AtomisticModel
+from mlip.models.build import build_model
+from mlip.models.model_file import load_model, save_model
+from mlip.testing import orbital_checks
+from mlip.testing.evaluate import evaluate
+from mlip.testing.measurement import Measurement
+from mlip.testing.structures import molecule, within_reach
+from tests.models.hamiltonian_cases import FIXED, acid, configuration, hamiltonian_model, onsite
+
+DIFFERENCE = ("model/target=difference",)
+VARIANTS = {
+    "qhnet": ("qhnet", (), "def2-svp"),
+    "qhnet, one pair layer, pairs by element": (
+        "qhnet",
+        ("model.pairs=by_element", "model.num_pair_layers=1"),
+        "def2-svp",
+    ),
+    "qhnet, difference": ("qhnet", DIFFERENCE, "def2-svp"),
+    "qhnet, small basis": ("qhnet", ("model.lmax=1", "model.lmax_edge=2"), "sto-3g"),
+    "sphnet": ("sphnet", FIXED, "def2-svp"),
+    "sphnet, all paths": ("sphnet", ("model/path_gate=none", "model.pair_gate.sparsity=0.4"), "def2-svp"),
+    "vectorial, no gates": ("sphnet", ("model/path_gate=none", "model/pair_gate=none"), "def2-svp"),
+    "qhnet, f shells": ("qhnet", ("model.lmax=3", "model.num_channels=4"), "def2-tzvp"),
+}
+SLOW = ("qhnet, f shells", "vectorial, no gates")
+CASES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in VARIANTS]
+
+
+def variant(name: str) -> AtomisticModel:
+    model, overrides, basis = VARIANTS[name]
+    return hamiltonian_model(model, *overrides, basis=basis)
+
+
+def check(rows: Iterable[Measurement]) -> None:
+    """Fail with every row that is out of its tolerance."""
+    wrong = [f"{row.name}: {row.value:.2e} > {row.tolerance:.0e} {row.unit}" for row in rows if not row.passed]
+    assert not wrong, "; ".join(wrong)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contract(name: str) -> None:
+    model = variant(name)
+    generated = within_reach(molecule(model.elements, seed=1), model.cutoff)
+    check(orbital_checks.matrix_rows(model, "molecule", generated))
+    check(orbital_checks.matrix_case_rows(model, {"molecule": generated, "H2": g2("H2"), "water": g2("H2O")}))
+    check(orbital_checks.matrix_cutoff_rows(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "basis"),
+    [
+        ("qhnet", (), "def2-svp"),
+        ("sphnet", FIXED, "def2-svp"),
+        ("qhnet", ("model.lmax=3", "model.num_channels=4"), "def2-tzvp"),
+        ("sphnet", ("model.lmax=3", "model.num_channels=4", "model.front_end.num_heads=4", *FIXED), "def2-tzvp"),
+    ],
+)
+def test_a_molecule_of_three_elements_turns_to_1e_9_hartree(name: str, options: tuple[str, ...], basis: str) -> None:
+    """The bar of the project: absolute, in float64, with entries as large as those of real Hamiltonians."""
+    model = hamiltonian_model(name, *options, basis=basis, size=0.1)
+    size = np.abs(evaluate(model, acid())["hamiltonian"]).max()
+    assert 1 < size < 1000
+    assert orbital_checks.rotation_error(model, "hamiltonian", acid()) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["qhnet", "qhnet, one pair layer, pairs by element", "sphnet"])
+def test_every_parameter_is_trained(name: str) -> None:
+    """A parameter without a gradient breaks distributed training and is wasted."""
+    model, overrides, basis = VARIANTS[name]
+    # Irreps that no kept path reaches would have weights without an effect.
+    overrides = ("model.path_gate.sparsity=0.0",) if model == "sphnet" else overrides
+    model = build_model(configuration(model, *overrides, basis=basis), dtype=torch.float64).train()
+    model(build_graph(acid(), model.cutoff))["hamiltonian"].square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    idle = {name for name, p in model.named_parameters() if not p.grad.any()}
+    assert not idle
+
+
+def test_without_features_the_matrix_is_that_of_the_atoms() -> None:
+    """Mean blocks of the training data: s with s, p with p of the same m, by hand."""
+    model = build_model(configuration("qhnet"), dtype=torch.float64)
+    with torch.no_grad():
+        for expansion in (model.expand_self, model.expand_pair):
+            for part in (expansion.dense.weights[-1], expansion.dense.biases[-1]):
+                part.zero_()
+    atoms = acid()
+    found, table = evaluate(model, atoms)["hamiltonian"], orbital_table(atoms.numbers, "def2-svp")
+    values = onsite("def2-svp")
+    for a in range(len(table)):
+        for b in range(len(table)):
+            same = all(getattr(table, part)[a] == getattr(table, part)[b] for part in ("atom", "degree", "order"))
+            of_atom = values[atoms.symbols[table.atom[a]]][table.degree[a]]
+            assert found[a, b] == (of_atom[table.rank[a]][table.rank[b]] if same else 0.0)
+
+
+def test_difference_is_added_to_the_initial_guess() -> None:
+    model, atoms = variant("qhnet, difference"), g2("H2O")
+    guess = np.random.default_rng(0).normal(size=(24, 24))
+    guess += guess.T
+    own = evaluate(model, atoms)["hamiltonian"]
+    graph = graph_of(atoms, model.graph_builder, {"initial_hamiltonian": guess})
+    found = model(graph)["hamiltonian"].detach().numpy().reshape(24, 24)
+    assert np.abs(found - own - guess).max() < 1e-13
+    for labels in ({}, {"initial_hamiltonian": guess[1:, 1:]}):
+        with pytest.raises(StructureError, match=r"none in def2-svp: data need data\.dataset\.initial_guess=compute"):
+            model(graph_of(atoms, model.graph_builder, labels))
+
+
+def test_matrices_are_float64_in_any_precision() -> None:
+    model = build_model(configuration("qhnet"), dtype=torch.float32)
+    found = model(build_graph(acid(), model.cutoff))
+    assert found["hamiltonian"].dtype == torch.float64
+    assert found["num_orbitals"].tolist() == [76]
+    assert found["hamiltonian"].shape == (76**2,)
+
+
+def test_hydrogen_in_s_functions_alone() -> None:
+    """No degree but 0: the layers are those of scalars."""
+    config = configuration("qhnet", "model.lmax=0", basis="sto-3g") | {"elements": ["H"], "onsite": None}
+    model = build_model(config, dtype=torch.float64)
+    assert orbital_checks.rotation_error(model, "hamiltonian", g2("H2")) < 1e-12
+    assert evaluate(model, g2("H2"))["hamiltonian"].shape == (2, 2)
+
+
+def test_blocks_of_far_atoms_are_zero_and_those_of_near_ones_are_not() -> None:
+    model = variant("qhnet")
+    far = Atoms("OC", positions=[[0, 0, 0], [0, 0, model.cutoff]])
+    assert not evaluate(model, far)["hamiltonian"][:14, 14:].any()
+    far.positions[1, 2] -= 0.8 * model.cutoff
+    assert np.abs(evaluate(model, far)["hamiltonian"][:14, 14:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["qhnet", "sphnet"])
+def test_bad_structures(name: str) -> None:
+    model = variant(name)
+    with pytest.raises(StructureError, match="Hamiltonians of molecules; set pbc to false"):
+        evaluate(model, Atoms("O", cell=[4, 4, 4], pbc=True))
+    with pytest.raises(IndexError):
+        model(build_graph(Atoms("S"), model.cutoff))
+    on_top = evaluate(model, Atoms("COH", positions=[[0, 0, 0], [0, 0, 0], [0, 0, 1]]))["hamiltonian"]
+    assert np.isfinite(on_top).all()
+
+
+@pytest.mark.parametrize("step", [0, 1500, 2500, 4000])
+def test_a_file_keeps_the_phase_of_the_gates(step: int, tmp_path: Path) -> None:
+    model = build_model(configuration("sphnet"), dtype=torch.float64)
+    with torch.no_grad():
+        for layer in (*model.self_pairs, *model.pair_layers):
+            layer.product.gate.strengths.add_(torch.linspace(0.4, -0.4, len(layer.product.gate.strengths)))
+    model.begin_step(step)
+    save_model(tmp_path / "m.safetensors", model)
+    again = load_model(tmp_path / "m.safetensors")
+    assert np.array_equal(evaluate(model.eval(), acid())["hamiltonian"], evaluate(again, acid())["hamiltonian"])
+    gate = again.pair_layers[0].product.gate
+    assert int(gate.step) == step
+    assert gate.is_fixed == (step == 4000)
+
+
+def test_inference_after_the_gates_is_the_adaptive_model() -> None:
+    """Fixing the paths changes nothing at that moment: the smaller product is exact."""
+    model = build_model(configuration("sphnet"), dtype=torch.float64).eval()
+    model.begin_step(2999)
+    adaptive = evaluate(model, acid())["hamiltonian"]
+    model.begin_step(3000)
+    assert model.pair_layers[0].product.columns is not None
+    assert np.abs(evaluate(model, acid())["hamiltonian"] - adaptive).max() < 1e-12 * np.abs(adaptive).max()
