@@ -147,7 +147,9 @@ class LabelFile:
     def store(self, planned: Planned, labels: Labels) -> None:
         """Add the labels of a structure, on disk when this returns."""
         forces = None if labels.forces is None else floats(labels.forces)
-        values = (LABELLED, labels.energy, forces, labels.cycles, planned.place)
+        # The positions that were computed: equal to those of an earlier command to 1e-6 Å, not to the last bit.
+        positions = floats(planned.structure.positions)
+        values = (LABELLED, positions, labels.energy, forces, labels.cycles, planned.place)
         with self._errors(), self._transaction():
             if self.record.layout != "none":
                 identity, basis = (planned.molecule, planned.frame), self.record.level_of_theory["basis"]
@@ -156,7 +158,8 @@ class LabelFile:
                     *insertion(layout, planned.place, identity, planned.structure, labels, str(basis))
                 )
             self._connection.execute(
-                f"UPDATE {STRUCTURES} SET state = ?, reason = NULL, energy = ?, forces = ?, cycles = ? WHERE place = ?",
+                f"UPDATE {STRUCTURES} SET state = ?, reason = NULL, pos = ?, energy = ?, forces = ?, cycles = ? "
+                "WHERE place = ?",
                 values,
             )
 
