@@ -11,6 +11,8 @@ import typer
 from mlip.cli.training.checks import (
     build_losses,
     check_labels,
+    check_level,
+    check_orbitals,
     check_predictions,
     check_shapes,
     check_trained,
@@ -115,12 +117,14 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     folder = Path(config.run_dir)
     parse_dtype(config.dtype)
     losses = build_losses(config)
+    check_orbitals(config, losses)
     with ProgressBar("reading the data", console) as report:
         parts = load_parts(OmegaConf.to_container(config.data, resolve=True), report)
     check_labels(parts, losses)
     stated = config.statistics.elements is not None
     model, settings, parent = make_model(config, parts, console, resume)
     check_predictions(model, losses)
+    check_level(parts, model)
     check_trained(model, losses, None if parent is None else console)
     # The energy is evaluated where there is one, trained or not.
     fields = {"energy", *model.needs} | {field for loss in losses.values() for field in loss.required}

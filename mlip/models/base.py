@@ -96,6 +96,11 @@ class AtomisticModel(ConstantsModule, ABC):
         """Called by the training before every step, counted from 0; what depends on the step is set here."""
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to say to whoever has trained this model, in sentences."""
+        return ()
+
+    @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
         return next(p.dtype for p in self.parameters() if p.is_floating_point())

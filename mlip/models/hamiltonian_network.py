@@ -175,9 +175,23 @@ class HamiltonianNetwork(AtomisticModel):
 
     def begin_step(self, step: int) -> None:
         """Tell the gates of paths which step of the training begins; their phases end at steps."""
-        for module in self.modules():
-            if isinstance(module, PathGate):
-                module.begin_step(step)
+        for gate in self._path_gates():
+            gate.begin_step(step)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Whether the training has ended before the gates of paths made the products smaller."""
+        open_gates = [gate for gate in self._path_gates() if not gate.is_fixed]
+        if not open_gates:
+            return ()
+        steps = max(gate.random_steps + gate.adaptive_steps for gate in open_gates)
+        return (
+            f"The paths of the products were not fixed, which happens after {steps} steps: train longer, or lower "
+            "model.path_gate.random_steps and model.path_gate.adaptive_steps.",
+        )
+
+    def _path_gates(self) -> list[PathGate]:
+        return [module for module in self.modules() if isinstance(module, PathGate)]
 
     @property
     def exactly_equivariant(self) -> bool:

@@ -128,6 +128,8 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         record["accuracy_valid"] = right.as_dict()
         console.print(f"validation: {right} structures classified correctly", highlight=False)
     write_text_atomically(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
+    for remark in model.remarks:
+        console.print(f"[yellow]Note:[/yellow] {remark}", highlight=False, soft_wrap=True)
     console.print(f"model:  {folder / MODEL}\nrecord: {folder / RECORD}\nplots:  {folder}/*.png", highlight=False)
     return metrics
 

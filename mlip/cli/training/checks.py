@@ -91,6 +91,49 @@ def check_predictions(model: AtomisticModel, losses: dict[str, Any]) -> None:
                 )
 
 
+def check_orbitals(config: DictConfig, losses: dict[str, Any]) -> None:
+    """Refuse a loss of matrices over orbitals for a new model that knows no orbitals, before data are read.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    from mlip.core.errors import ConfigError
+    from mlip.core.fields import MATRICES
+
+    if "shells" in (config.get("model") or {}) or (config.get("finetune") or {}).get("model"):
+        return
+    for name, loss in losses.items():
+        if set(loss.required) & set(MATRICES):
+            target = str((config.get("model") or {}).get("_target_", "?")).rpartition(".")[2]
+            raise ConfigError(
+                f"The loss '{name}' needs a model of Hamiltonians, {target} is none: choose model=qhnet or sphnet, "
+                "or other losses, e.g. loss=[energy,forces]."
+            )
+
+
+def check_level(parts: Parts, model: AtomisticModel) -> None:
+    """Refuse Hamiltonians in another basis, or of another functional, than those of the model.
+
+    Only the first structures are looked at; the statistics look at all.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    from mlip.core.errors import ConfigError
+    from mlip.data.orbitals import basis_key
+
+    if "hamiltonian" not in model.fields:
+        return
+    for sample in (part[0] for part in (parts.train, parts.valid) if len(part)):
+        for name, key in (("basis", basis_key), ("functional", str)):
+            stated, own = sample.info.get(name), getattr(model, name)
+            if stated is not None and own is not None and key(stated) != key(own):
+                raise ConfigError(
+                    f"The model's {name} is {own}, {sample.source} has Hamiltonians of {stated}: one model learns one "
+                    "level of theory. Take other data, or train a new model."
+                )
+
+
 def check_trained(model: AtomisticModel, losses: dict[str, Any], console: Console | None = None) -> None:
     """Refuse a new model that predicts what no loss trains: its numbers would be those of random weights.
 
