@@ -61,9 +61,15 @@ def evaluate(
 
     Writes metrics.json, predictions.xyz and parity.png into the output folder, and prints a table.
     """
+    from mlip.cli.data.source import find_source
+    from mlip.models.names import existing_model
+
+    # Before torch is imported, which takes seconds.
+    existing_model(model)
+    data = find_source(overrides).config
+
     from rich.console import Console
 
-    from mlip.cli.data.source import find_source
     from mlip.cli.progress import ProgressBar
     from mlip.core.errors import MlipError
     from mlip.evaluation.calibration import Calibration
@@ -72,7 +78,6 @@ def evaluate(
     from mlip.models.model_file import load_model
 
     console = Console()
-    data = find_source(overrides).config
     folder = _claim(output or default_folder(data, subset), overwrite)
     potential = load_model(model, device=device, dtype=dtype)
     with ProgressBar("reading the data", console) as progress:
