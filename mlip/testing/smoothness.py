@@ -18,11 +18,12 @@ _STEP = 2e-4
 
 
 def crossings(model: AtomisticModel) -> dict[str, list[float]]:
-    """Return the distances (Å) at which a neighbour may stop to count: the cutoff, and where envelopes end before it.
+    """Return the distances (Å) at which a neighbour may stop to count: the cutoff, and the ends of learned envelopes.
 
-    At the cutoff of the graph there is nothing to see in a model that has learned a shorter range.
+    At the cutoff of the graph there is nothing to see in a model that has learned a shorter range. (Repulsion of nuclei
+    ends far below the cutoff by a formula, amid whatever else acts there: its own test looks at it.)
     """
-    ends = {part.end for part in model.modules() if isinstance(part, Envelope)}
+    ends = {part.end for part in model.modules() if isinstance(part, Envelope) and any(True for _ in part.parameters())}
     learned = sorted(end for end in ends if end < model.cutoff)
     return {"the cutoff": [model.cutoff]} | ({"the learned range": learned} if learned else {})
 
