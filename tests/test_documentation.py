@@ -74,6 +74,7 @@ def lines_with_settings() -> list[tuple[str, str]]:
     return [(page, line) for page, line in lines if "--config-dir" not in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), lines_with_settings())
 def test_settings_exist(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

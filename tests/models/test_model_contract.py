@@ -56,6 +56,8 @@ VARIANTS += [
 SLOW = len(VARIANTS)
 """Index of the first variant that is left to the slow tests."""
 VARIANTS += [("sevennet", SMALL_SEVENNET), ("mace", (*SMALL_MACE, *PARTS))]
+QUICK_PRODUCTS = ("clebsch_gordan_dense", "gaunt_grid", "so2")
+"""One of each kind of product; the others have a quick contract of their own, and are slow here."""
 SHIPPED = component_names("")
 
 
@@ -71,13 +73,18 @@ def variant(index: int) -> AtomisticModel:
     return random_model(compose_model(name, *overrides))
 
 
+def is_slow(index: int) -> bool:
+    group, _, name = VARIANTS[index][1][-1].partition("=")
+    return index >= SLOW or (group == "model/tensor_product" and name not in QUICK_PRODUCTS)
+
+
 def structures_of(model: AtomisticModel) -> dict[str, Atoms]:
     structures = standard_structures(model.elements, seed=1)
     return {name: atoms for name, atoms in structures.items() if model.graph_builder.periodic or not atoms.pbc.any()}
 
 
 @pytest.fixture(
-    params=[pytest.param(k, marks=pytest.mark.slow) if k >= SLOW else k for k in range(len(VARIANTS))],
+    params=[pytest.param(k, marks=pytest.mark.slow) if is_slow(k) else k for k in range(len(VARIANTS))],
     ids=lambda k: " ".join(VARIANTS[k][1][-1:]),
 )
 def number(request: pytest.FixtureRequest) -> int:

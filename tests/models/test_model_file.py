@@ -296,6 +296,7 @@ def test_full_disk_keeps_the_old_file(path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.slow
 def test_loading_imports_neither_lightning_nor_hydra(path: Path) -> None:
     code = (
         "import sys; import mlip; mlip.load_model(sys.argv[1]); "

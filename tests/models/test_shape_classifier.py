@@ -32,6 +32,8 @@ from tests.components import component_names, compose_model, random_model
 
 SMALL = ("model.irreps_hidden=4x0e+3x0o+3x1o+3x1e+2x2e+2x2o", "model.elements=[H,C]")
 BACKENDS = component_names("tensor_product")
+QUICK = ("clebsch_gordan_dense", "gaunt_grid", "matrix", "so2")
+"""One of each kind."""
 
 
 @cache
@@ -39,10 +41,7 @@ def classifier(backend: str) -> AtomisticModel:
     return random_model(compose_model("shape_classifier", *SMALL, f"model/tensor_product={backend}"), size=0.1)
 
 
-@pytest.fixture(
-    # Those that choose by measuring are made of the others, and take seconds.
-    params=[pytest.param(name, marks=pytest.mark.slow if name.startswith("auto") else ()) for name in BACKENDS]
-)
+@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BACKENDS])
 def model(request: pytest.FixtureRequest) -> AtomisticModel:
     return classifier(request.param)
 

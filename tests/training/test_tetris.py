@@ -92,6 +92,7 @@ def test_vector_signals_learn_all_pieces() -> None:
     check_all_pieces_are_learnt(trained("vector_grid", epochs=80))
 
 
+@pytest.mark.slow
 def test_natural_parity_gaunt_learns_all_but_the_mirror_pair() -> None:
     model = trained("gaunt_grid", epochs=80)
     found, predictions = examined(model)
@@ -144,6 +145,7 @@ def test_every_backend_builds_steps_and_keeps_the_symmetry_of_the_pair(backend: 
         assert not hands.any()
 
 
+@pytest.mark.slow
 def test_clebsch_gordan_products_learn_all_pieces_and_the_run_says_so() -> None:
     text = train("max_epochs=50", "validate_every=50", "dtype=float64")
     check_all_pieces_are_learnt(load_model("runs/tetris/model.safetensors"))
