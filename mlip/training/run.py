@@ -176,7 +176,10 @@ def train(
     if run.resume:
         checkpoint = run.folder / LAST
         before = read_checkpoint(checkpoint, dict(run.fingerprint))["global_step"]
-    with warnings.catch_warnings(), signal_handlers_kept():
+    devices = list(range(torch.cuda.device_count()))
+    with warnings.catch_warnings(), signal_handlers_kept(), torch.random.fork_rng(devices):
+        # What a model draws in training; a checkpoint brings its own state.
+        torch.manual_seed(run.seed + rank)
         _silence_lightning()
         trainer = _trainer(run, callbacks, total_steps, validate_steps * batches_per_step)
         _check_processes(trainer, rank, world_size)
