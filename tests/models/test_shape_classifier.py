@@ -180,6 +180,7 @@ class Energies(AtomisticModel):
         return {name: self.size.double() * values[name] for name in self.fields}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     ["rotation and inversion", "translation", "permutation", "supercell", "batch = single", "float32",

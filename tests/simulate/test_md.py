@@ -61,6 +61,7 @@ def test_nve_is_ases_verlet() -> None:
     np.testing.assert_allclose(summary.atoms.positions, atoms.positions, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ensemble",
     [LangevinNVT(400, friction=30), BussiNVT(400, time_constant=40), NoseHooverNVT(400, time_constant=60)],

@@ -114,6 +114,7 @@ def test_every_backend_learns_what_its_parity_allows(backend: str) -> None:
     assert sees_hands or all(p["chirality"] == 0.0 for p in predictions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     # Those that choose by measurement take seconds for it.
     "backend",
