@@ -43,6 +43,11 @@ def component_names(group: str) -> list[str]:
 
 def component(group: str, name: str) -> dict[str, Any]:
     """Return the plain configuration of an option, its references to the statistics resolved."""
+    return deepcopy(_component(group, name))
+
+
+@cache
+def _component(group: str, name: str) -> dict[str, Any]:
     text = (config_dir() / "model" / group / f"{name}.yaml").read_text(encoding="utf-8")
     node = OmegaConf.create({"cutoff": 5.0, "statistics": STATISTICS, "node": yaml.safe_load(text)})
     found = OmegaConf.to_container(node, resolve=True)["node"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlip.core.errors import ConfigError
-from mlip.ops.tensor_product.auto import Auto
+from mlip.ops.tensor_product.auto import Auto, none_can
 from mlip.ops.tensor_product.base import TensorProduct
 
 
@@ -24,10 +24,10 @@ def without_choice(factory: Callable[..., TensorProduct]) -> Callable[..., Tenso
 
 
 def _first(candidates: dict[str, Callable[..., TensorProduct]], *irreps: object, **options: Any) -> TensorProduct:
-    refusals = []
+    refusals = {}
     for name, candidate in candidates.items():
         try:
             return candidate(*irreps, **options)
         except ConfigError as error:
-            refusals.append(f"{name}: {error}")
-    raise ConfigError("No candidate can do this. " + " ".join(refusals))
+            refusals[name] = error
+    raise none_can(refusals)

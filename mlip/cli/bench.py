@@ -67,11 +67,11 @@ def tensor_products(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("bench_tensor_products"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the results that are there.")] = False,
 ) -> None:
-    """Time every tensor-product backend next to the same product in e3nn.
+    """Time every tensor-product backend next to e3nn's.
 
-    Candidates take turns, so that other work on the machine hits all of them alike. Writes results.csv, run.json
-    and plots to a folder; a run that was stopped goes on with the next degree. Where the backends include one that
-    chooses by measurement, its cache is filled for the irreps of the run.
+    All form the same product. Candidates take turns, so that other work on the machine hits all of them alike.
+    Writes results.csv, run.json and plots to a folder; a run that was stopped goes on with the next degree. Where
+    the backends include one that chooses by measurement, its cache is filled for the irreps of the run.
 
     Example: mlip bench tensor-products --lmax 1-4 --out bench
     """

@@ -15,21 +15,30 @@ def committee(
     ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Put several models into one file: their mean predicts, their spread is the uncertainty.
+    """Put several models into one file: a committee.
+
+    Their mean is the prediction, their spread its uncertainty.
 
     Example: mlip committee runs/seed*/model.safetensors --output committee.safetensors
 
     The file is a model like any other, for evaluate, relax, md, doctor and MLIPCalculator.
     """
     from mlip.core.errors import MlipError
-    from mlip.models.committee import committee_of
-    from mlip.models.model_file import load_model, save_model
+    from mlip.models.names import existing_model
 
     if output.exists() and not overwrite:
         raise MlipError(f"'{output}' is there already: choose another file with --output, or replace it: --overwrite.")
+    # Before torch is imported, which takes seconds.
+    for path in models:
+        existing_model(path)
+
+    from mlip.data.elements import list_elements
+    from mlip.models.committee import committee_of
+    from mlip.models.model_file import load_model, save_model
+
     together = committee_of([load_model(path) for path in models])
     save_model(output, together)
     typer.echo(
-        f"Wrote {output}: {len(together.members)} members, {together.num_parameters:,} parameters, elements "
-        f"{' '.join(together.elements)}."
+        f"Wrote {output}: {len(together.members)} members, {together.num_parameters:,} parameters, for "
+        f"{list_elements(together.elements)}."
     )

@@ -27,7 +27,9 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs such as that of a sweep.")],
     sort: Annotated[
         str | None,
-        typer.Option(help="Column to sort by, as in the CSV file, e.g. forces_mae, step_ms, seed.  [default: forces]"),
+        typer.Option(
+            help="Column to sort by, of the table or of the CSV file: time, forces_mae, seed.  [default: forces]"
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the table and the plots; replaced if there.")] = Path(
         "compare"
@@ -44,7 +46,7 @@ def compare(
         typer.Option(help="Time of the wall or of the training thread in the plots.  [default: that of max_minutes]"),
     ] = None,
 ) -> None:
-    """Compare training runs: what differs, what it costs, how good it is.
+    """Compare training runs: settings, cost and errors.
 
     \b
     mlip train -m experiment=ethanol name=radial model/radial=bessel,bspline seed=0,1

@@ -43,6 +43,16 @@ def compose(name: str, overrides: Sequence[str], extra_dir: Path | None = None) 
             return hydra_compose(name, overrides=[*overrides, *search])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, name, overrides)) from error
+    except ValueError as error:
+        # Hydra has no type of its own for a group that is null and may not be.
+        emptied = [text.partition("=")[0] for text in overrides if text.endswith("=null")]
+        groups = [key for key in emptied if (config_dir() / key).is_dir()]
+        if not groups:
+            raise
+        options = sorted(path.stem for path in (config_dir() / groups[0]).glob("*.yaml"))
+        raise ConfigError(
+            f"'{groups[0]}=null' cannot be: leave it out, or choose one of {', '.join(options)}."
+        ) from error
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

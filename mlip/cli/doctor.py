@@ -23,13 +23,19 @@ def doctor(
     seed: Annotated[int, typer.Option(help="Seed of the generated structures.")] = 0,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the table to this file, too.")] = None,
 ) -> None:
-    """Check that a model obeys physics: symmetries, derivatives, the cutoff, precision, batches.
+    """Check that a model obeys the laws of physics.
 
-    Every row is a measured error next to the largest value that is still right. The exit status is 1 if any
-    row fails. Checks run on generated structures of the model's elements and on STRUCTURE, if given.
+    Symmetries, derivatives, the cutoff, precision, batches: every row is a measured error next to the largest value
+    that is still right. The exit status is 1 if any row fails. Checks run on generated structures of the model's
+    elements and on STRUCTURE, if given.
 
     Example: mlip doctor runs/ethanol/model.safetensors
     """
+    from mlip.models.names import existing_model
+
+    # Before torch is imported, which takes seconds.
+    existing_model(model)
+
     from mlip.models.model_file import load_model
 
     examined = load_model(model, device=device)

@@ -69,9 +69,15 @@ def evaluate(
     Writes metrics.json, predictions.xyz and parity.png into the output folder, and prints a table. For a model of
     Hamiltonians also orbitals.csv, a row for each molecule, and matrices.png.
     """
+    from mlip.cli.data.source import find_source
+    from mlip.models.names import existing_model
+
+    # Before torch is imported, which takes seconds.
+    existing_model(model)
+    data = find_source(overrides).config
+
     from rich.console import Console
 
-    from mlip.cli.data.source import find_source
     from mlip.cli.evaluate_orbitals import check_energies, orbital_report, show_orbitals
     from mlip.cli.progress import ProgressBar
     from mlip.core.errors import MlipError
@@ -81,7 +87,6 @@ def evaluate(
     from mlip.models.model_file import load_model
 
     console = Console()
-    data = find_source(overrides).config
     folder = _claim(output or default_folder(data, subset), overwrite)
     potential = load_model(model, device=device, dtype=dtype)
     check_energies(potential, energies)

@@ -32,8 +32,7 @@ def import_model(
     Nothing of the package or of the checkpoint is run. Where named models are kept: MLIP_MODELS.
     """
     from mlip.core.errors import MlipError, ModelFileError, did_you_mean
-    from mlip.models.foreign.published import PUBLISHED, SEVERAL_LEVELS, read_own, read_published
-    from mlip.models.model_file import save_model
+    from mlip.models.foreign.catalogue import PUBLISHED, SEVERAL_LEVELS
     from mlip.models.names import model_path
 
     if name is None:
@@ -56,6 +55,9 @@ def import_model(
     path = output or model_path(name)
     if path.exists() and not overwrite:
         raise MlipError(f"'{path}' is there already: replace it with --overwrite.")
+    from mlip.models.foreign.published import read_own, read_published
+    from mlip.models.model_file import save_model
+
     model, card = read_published(name, checkpoint) if published else read_own(name, checkpoint, modality)
     save_model(path, model, card)
     typer.echo(f"Wrote {path} ({model.num_parameters:,} parameters, {len(model.elements)} elements).")
@@ -70,7 +72,7 @@ def _list() -> None:
     from rich.table import Table
 
     from mlip.core.errors import ModelFileError
-    from mlip.models.foreign.published import PUBLISHED, installed_file
+    from mlip.models.foreign.catalogue import PUBLISHED, installed_file
     from mlip.models.names import SUFFIX, model_path, models_folder
 
     table = Table("name", "here", "training data", "level of theory")

@@ -24,7 +24,7 @@ def info(
     from rich.console import Console
     from rich.json import JSON
 
-    from mlip.models.model_file import read_header
+    from mlip.models.header import read_header
     from mlip.models.names import find_model
 
     header = read_header(model)
@@ -43,13 +43,15 @@ def info(
 
 def _card(path: Path, header: Mapping[str, Any]) -> Any:
     """Return the table of what every model has."""
-    units = header.get("units", {})
+    units, inputs = (_mapping(header.get(name)) for name in ("units", "inputs"))
+    members = _members(header["config"])
     parameters = header.get("num_parameters")
     return _table(
         str(path),
         {
-            "model": header["config"].get("_target_", "?"),
+            "model": header["config"].get("_target_", "?") + (f", {len(members)} members" if members else ""),
             "elements": " ".join(header["elements"]),
+            **{f"input: {name}": _format(values) for name, values in inputs.items()},
             "cutoff": f"{header['cutoff']:g} Å",
             "parameters": f"{parameters:,}" if isinstance(parameters, int) else "?",
             "dtype": header["dtype"],
@@ -84,17 +86,37 @@ _LETTERS = "spdfghi"
 def _sections(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Split reference energies and metadata into one flat table each."""
     metadata = dict(header["metadata"])
-    heads = header["config"].get("head")
-    sections: dict[str, dict[str, Any]] = {}
-    for head in heads.values() if isinstance(heads, Mapping) else ():
-        if isinstance(head, Mapping) and isinstance(head.get("atomic_energies"), Mapping):
-            sections["Reference energies of the atoms / eV"] = dict(head["atomic_energies"])
+    sections = _reference_energies(header["config"])
     loose = {name: value for name, value in metadata.items() if not isinstance(value, Mapping)}
     for name, value in metadata.items():
         if isinstance(value, Mapping) and name != "config":
             sections[name.replace("_", " ").capitalize()] = flatten(value)
     sections["Provenance"] = {**loose, **sections.get("Provenance", {})}
     return sections
+
+
+def _reference_energies(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return a table of them; of a committee whose members differ, one for each member."""
+    title = "Reference energies of the atoms / eV"
+    found: dict[str, dict[str, Any]] = {}
+    members = _members(config)
+    for number, member in enumerate(members or [config], 1):
+        for head in _mapping(_mapping(member).get("head")).values():
+            if energies := _mapping(_mapping(head).get("atomic_energies")):
+                found[f"{title}, member {number}"] = dict(energies)
+    tables = list(found.values())
+    if not members or (len(tables) == len(members) and all(other == tables[0] for other in tables)):
+        return {title: tables[0]} if tables else {}
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _members(config: Mapping[str, Any]) -> list[Any]:
+    members = config.get("members")
+    return members if isinstance(members, list) else []
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -79,7 +79,20 @@ def root(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Equivariant machine-learning potentials: train on DFT data, evaluate, relax, run molecular dynamics."""
+    """Equivariant machine-learning potentials: train on DFT data, evaluate, relax, run molecular dynamics.
+
+    \b
+    First steps:
+      mlip train experiment=ethanol            minutes, on the bundled data
+      mlip train data.path=my.xyz name=my      your own extended XYZ file
+      mlip evaluate runs/my/model.safetensors data=test.xyz
+      mlip relax structure.cif --model runs/my/model.safetensors
+
+    \b
+    In Python, for ASE:
+      from mlip import MLIPCalculator
+      atoms.calc = MLIPCalculator("runs/my/model.safetensors")
+    """
 
 
 for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, splinify, committee):

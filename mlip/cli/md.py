@@ -77,16 +77,8 @@ def md(
     into the output folder, and prints a table with the energy drift. A run that was stopped goes on with the
     same command and --restart; a finished one is made longer with --restart and a larger --steps.
     """
-    from rich.console import Console
-
-    from mlip.calculators.ase import MLIPCalculator
-    from mlip.calculators.committee import named
     from mlip.core.errors import SimulationError
-    from mlip.simulate.md import MDFiles, run_md
-    from mlip.simulate.output import claim_folder, write_summary
-    from mlip.simulate.plots import plot_md
-    from mlip.simulate.structures import read_structure, write_final_structure
-    from mlip.simulate.thermo import read_thermo
+    from mlip.models.names import existing_model
 
     if restart and overwrite:
         raise SimulationError("--restart continues a run and --overwrite replaces it: give one of them.")
@@ -97,7 +89,23 @@ def md(
         "barostat_time": barostat_time,
     }
     chosen = choose_ensemble(ensemble, thermostat, temperature, options)
+    # Before torch is imported, which takes seconds.
+    for path in model:
+        existing_model(path)
+
+    from mlip.simulate.structures import read_structure, write_final_structure
+
     atoms = read_structure(structure, frame)
+
+    from rich.console import Console
+
+    from mlip.calculators.ase import MLIPCalculator
+    from mlip.calculators.committee import named
+    from mlip.simulate.md import MDFiles, run_md
+    from mlip.simulate.output import claim_folder, write_summary
+    from mlip.simulate.plots import plot_md
+    from mlip.simulate.thermo import read_thermo
+
     calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
     # Into the files of the results, too; what the file states otherwise is an error of the calculator.
     for name, value in calculator.given.items():

@@ -36,13 +36,23 @@ def relax(
     ] = None,
     skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
 ) -> None:
-    """Relax a structure: positions, and with --cell the cell as well.
+    """Relax the positions of a structure, or its cell too.
 
     Example: mlip relax silicon.cif --model runs/si/model.safetensors --cell --fmax 0.01
 
     Writes trajectory.traj (every step), final.xyz (and final.cif, final.vasp for crystals), summary.json and
     relaxation.png into the output folder, and prints a table.
     """
+    from mlip.models.names import existing_model
+
+    # Before torch is imported, which takes seconds.
+    for path in model:
+        existing_model(path)
+
+    from mlip.simulate.structures import read_structure, write_final_structure
+
+    atoms = read_structure(structure, frame)
+
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -52,9 +62,7 @@ def relax(
     from mlip.simulate.plots import plot_relaxation
     from mlip.simulate.relax import RelaxationStep
     from mlip.simulate.relax import relax as run
-    from mlip.simulate.structures import read_structure, write_final_structure
 
-    atoms = read_structure(structure, frame)
     calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
     # Into the files of the results, too; what the file states otherwise is an error of the calculator.
     for name, value in calculator.given.items():

@@ -40,7 +40,9 @@ def splinify(
     limit: Annotated[int, typer.Option(min=1, help="Use at most so many of the structures, evenly chosen.")] = 200,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output of an earlier run.")] = False,
 ) -> None:
-    """Replace the radial MLPs of a model by fitted splines: fewer parameters, less arithmetic.
+    """Replace the radial MLPs of a model by fitted splines.
+
+    Fewer parameters and less arithmetic:
 
     \b
     mlip splinify runs/nequip/model.safetensors train.xyz
@@ -52,9 +54,7 @@ def splinify(
     from rich.console import Console
 
     from mlip.core.errors import ConfigError
-    from mlip.evaluation.radial_plot import plot_fits
-    from mlip.models.model_file import load_model, save_model
-    from mlip.models.splinify import splinify as fit
+    from mlip.models.names import existing_model
 
     console = Console()
     target = output or Path(f"{model.with_suffix('').name}_spline.safetensors")
@@ -64,8 +64,15 @@ def splinify(
         raise ConfigError("--finetune needs structures to train on: name a file of them.")
     if finetune and lr <= 0:
         raise ConfigError(f"--lr must be positive, got {lr}.")
-    original = load_model(model)
+    # Before torch is imported, which takes seconds.
+    existing_model(model)
     samples = _read(structures or [], limit)
+
+    from mlip.evaluation.radial_plot import plot_fits
+    from mlip.models.model_file import load_model, save_model
+    from mlip.models.splinify import splinify as fit
+
+    original = load_model(model)
     weights = _option("radial_weights", "low_rank", rank=rank) if rank else _option("radial_weights", "linear")
     new, fits = fit(original, _option("radial", radial, num_basis=num_basis), weights, _distances(original, samples))
     _show_fits(original, new, fits, console)

@@ -31,7 +31,7 @@ def expressivity(
         Path | None, typer.Option("--plot", help="Draw dimension and cost for 1..lmax (MIMO) to this PNG file.")
     ] = None,
 ) -> None:
-    """Print which bilinear maps every backend reaches, and what a call costs.
+    """Print which bilinear maps every backend reaches.
 
     Paths (l1, l2, l3) that carry signal, even and odd sums apart; the dimension of the set of equivariant maps
     that one channel reaches with linear layers before and after, by rank in float64; weights; operations and

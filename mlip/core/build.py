@@ -20,8 +20,9 @@ TARGET = "_target_"
 PARTIAL = "_partial_"
 
 
+@functools.cache
 def allowed_packages() -> tuple[str, ...]:
-    """Return the packages whose classes may be built: ``mlip`` and the installed plug-ins."""
+    """Return the packages whose classes may be built: ``mlip`` and the installed plug-ins, looked up once."""
     return ("mlip", *sorted(point.value.split(":")[0] for point in entry_points(group="mlip.plugins")))
 
 

@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 
 from mlip.core.errors import ConfigError, DataError
 from mlip.data.atomic_energies import AtomicEnergyFit, check_isolated, describe_fit
+from mlip.data.elements import list_elements
 
 SOURCES = ("auto", "isolated", "least_squares")
 
@@ -85,9 +86,9 @@ class Compositions:
         missing = [symbol for symbol in self.elements if symbol not in isolated]
         if missing:
             raise DataError(
-                f"Isolated-atom energies are needed for {', '.join(self.elements)}, but missing for "
-                f"{', '.join(missing)} (there: {', '.join(sorted(isolated)) or 'none'}). Add them, or use "
-                "least_squares."
+                f"Isolated-atom energies are missing for {list_elements(missing)}, and needed for "
+                f"{list_elements(self.elements)} (there: {list_elements(sorted(isolated)) or 'none'}). Add them, or "
+                "use least_squares."
             )
         chosen = {symbol: float(isolated[symbol]) for symbol in self.elements}
         check_isolated(chosen, self.binding(chosen))

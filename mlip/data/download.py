@@ -131,6 +131,8 @@ def _transfer(file: RemoteFile, part: _Part, progress: Progress) -> None:
     try:
         response = urlopen(Request(file.url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
+        # It is the answer, too, and holds the connection.
+        error.close()
         if error.code == 416 and there:
             part.drop()
             _transfer(file, part, progress)

@@ -10,6 +10,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from mlip.core.errors import StructureError
 from mlip.data.sample import Sample
 
+LISTED = 12
+"""Elements that a message names one by one."""
+
 
 def check_elements(numbers: Iterable[int], elements: Sequence[str]) -> None:
     """Refuse atoms of elements that a model was not trained on.
@@ -19,7 +22,7 @@ def check_elements(numbers: Iterable[int], elements: Sequence[str]) -> None:
         elements: symbols that the model knows.
 
     Raises:
-        StructureError: names the unknown elements and the known ones.
+        StructureError: names the unknown elements, then the known ones.
     """
     known = np.zeros(len(chemical_symbols), dtype=bool)
     known[[atomic_numbers[symbol] for symbol in elements]] = True
@@ -31,9 +34,22 @@ def check_elements(numbers: Iterable[int], elements: Sequence[str]) -> None:
             chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in np.unique(unknown).tolist()
         )
         raise StructureError(
-            f"The model knows {', '.join(elements)}; the structure contains {names}. "
+            f"The structure contains {names}, which the model does not know; it knows {list_elements(elements)}. "
             "Use a model trained on these elements."
         )
+
+
+def list_elements(elements: Sequence[str]) -> str:
+    """Return symbols for a message, a few of them one by one, many by number and range.
+
+    >>> list_elements(["H", "C", "O"])
+    'H, C, O'
+    >>> list_elements(chemical_symbols[1:95])
+    '94 elements (H … Pu)'
+    """
+    if len(elements) <= LISTED:
+        return ", ".join(elements)
+    return f"{len(elements)} elements ({elements[0]} … {elements[-1]})"
 
 
 def new_elements(

@@ -103,8 +103,8 @@ def compare(folders: Sequence[Path], sort: str | None = None, cpu: bool | None =
 
     Args:
         folders: of runs.
-        sort: column to sort by, or the beginning of its key; blanks come last. None: the error of the forces, or
-            the first other error.
+        sort: column to sort by: its key, its title, or the beginning of its key; blanks come last. None: the error of
+            the forces, or the first other error.
         cpu: compare the training thread's own time; None: if a run was limited by that.
 
     Raises:
@@ -122,7 +122,7 @@ def compare(folders: Sequence[Path], sort: str | None = None, cpu: bool | None =
     columns = _columns(rows, keys, (name for run in runs for name in run.tests), cpu)
     rows = [{column.key: row.get(column.key) for column in columns} for row in rows]
     errors = [column.key for column in columns if column.title and ("_mae" in column.key or "_rmse" in column.key)]
-    key = _sort_key(sort, [column.key for column in columns]) if sort else next(iter(errors), None)
+    key = _sort_key(sort, columns) if sort else next(iter(errors), None)
     order = sorted(range(len(runs)), key=lambda k: _rank(rows[k][key])) if key else range(len(runs))
     return Comparison(tuple(runs[k] for k in order), columns, tuple(rows[k] for k in order), keys, cpu)
 
@@ -248,13 +248,18 @@ def _last_name(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _sort_key(wanted: str, keys: Sequence[str]) -> str:
+def _sort_key(wanted: str, columns: Sequence[Column]) -> str:
+    keys = [column.key for column in columns]
     if wanted in keys:
         return wanted
-    fitting = [key for key in keys if _last_name(key) == wanted]
+    titles = {column.title: column.key for column in reversed(columns) if column.title}
+    # What one reads on the screen, capitals or not.
+    fitting = [key for title, key in titles.items() if title.lower() == wanted.lower()]
+    fitting = fitting or [key for key in keys if _last_name(key) == wanted]
     fitting = fitting or [key for key in keys if key.startswith(wanted) and "/" not in key[len(wanted) :]]
     if not fitting:
-        hint = did_you_mean(wanted, keys) or f" Known: {', '.join(keys)}."
+        names = list(dict.fromkeys([*(column.title for column in columns if column.title), *keys]))
+        hint = did_you_mean(wanted, names) or f" Known: {', '.join(names)}."
         raise ConfigError(f"There is no column '{wanted}' to sort by.{hint}")
     return fitting[0]
 

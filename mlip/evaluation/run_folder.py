@@ -18,7 +18,7 @@ from mlip.core.fields import TARGETS
 from mlip.evaluation.learning_curve import Curve, read_curves
 from mlip.evaluation.metrics import error_keys, error_unit, headline
 from mlip.evaluation.run_files import CONFIG, EVALUATION, FAILURE, LOG, MODEL, OUTPUT, RECORD
-from mlip.models.model_file import read_header
+from mlip.models.header import read_header
 
 
 @dataclass(frozen=True)

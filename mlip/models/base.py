@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from ase.data import atomic_numbers as _number_of
 from ase.data import chemical_symbols
+from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, did_you_mean
@@ -17,8 +18,15 @@ from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.inputs import Inputs, check_inputs
 from mlip.ops.constants import ConstantsModule
+from mlip.ops.tensor_product.base import LARGEST_DEGREE
 
 Symmetry = Literal["O3", "SO3"]
+
+LARGEST_MULTIPLICITY = 16_384
+"""Channels of an irrep: e3nn writes lists of that length, and a damaged number would fill the memory."""
+
+LARGEST_NUM_LAYERS = 100
+"""Interactions: receptive fields grow with each, and a damaged number would build for minutes."""
 
 
 class AtomisticModel(ConstantsModule, ABC):
@@ -133,6 +141,28 @@ class AtomisticModel(ConstantsModule, ABC):
             StructureError: names the input and what it may be.
         """
         check_inputs(given, self.inputs)
+
+
+def check_num_layers(num_layers: object) -> None:
+    """Refuse what is no number of layers.
+
+    Raises:
+        ConfigError: says what it may be.
+    """
+    if type(num_layers) is not int or not 1 <= num_layers <= LARGEST_NUM_LAYERS:
+        raise ConfigError(f"num_layers must be a whole number from 1 to {LARGEST_NUM_LAYERS}, got {num_layers!r}.")
+
+
+def check_features(text: str, irreps: Irreps) -> None:
+    """Refuse features of a size that nobody means.
+
+    Raises:
+        ConfigError: says how many channels, or which degrees, there may be.
+    """
+    if any(mul > LARGEST_MULTIPLICITY for mul, _ in irreps):
+        raise ConfigError(f"irreps_hidden='{text}' has more than {LARGEST_MULTIPLICITY} channels of an irrep.")
+    if any(ir.l > LARGEST_DEGREE for _, ir in irreps):
+        raise ConfigError(f"irreps_hidden='{text}' has degrees above {LARGEST_DEGREE}.")
 
 
 def sort_elements(elements: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mlip.core.errors import ConfigError
 from mlip.core.fields import MEMBERS
 from mlip.data.build_graph import as_builder
+from mlip.data.elements import list_elements
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.inputs import Inputs
@@ -42,7 +43,7 @@ class Committee(AtomisticModel):
             raise ConfigError(f"A committee needs at least two models as members, got {len(members)}.")
         elements = [symbol for symbol in members[0].elements if all(symbol in m.elements for m in members)]
         if not elements:
-            known = "; ".join(", ".join(member.elements) for member in members)
+            known = "; ".join(list_elements(member.elements) for member in members)
             raise ConfigError(f"The members of a committee must share an element, these know {known}.")
         super().__init__(elements, max(member.cutoff for member in members), _shared_graph(members))
         self.members = nn.ModuleList(members)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError
 from mlip.data.graphs.base import GraphBuilder
+from mlip.models.base import LARGEST_MULTIPLICITY, check_features, check_num_layers
 from mlip.models.potential import Potential, check_factories
 from mlip.nn.activations import Activation
 from mlip.nn.conditioning.base import Conditioning
@@ -23,9 +24,6 @@ from mlip.nn.self_connection.base import SelfConnection
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.radial.base import RadialBasis
 from mlip.ops.tensor_product.base import TensorProduct
-
-LARGEST_MULTIPLICITY = 16_384
-"""Channels of an irrep: e3nn writes lists of that length, and a damaged number would fill the memory."""
 
 
 class ConvolutionLayer(nn.Module):
@@ -125,8 +123,7 @@ class ConvolutionNetwork(Potential):
         check_factories(tensor_product=tensor_product, radial_weights=radial_weights, nonlinearity=nonlinearity)
         if self_connection is not None:
             check_factories(self_connection=self_connection)
-        if type(num_layers) is not int or num_layers < 1:
-            raise ConfigError(f"A convolution network needs num_layers >= 1, got {num_layers!r}.")
+        check_num_layers(num_layers)
         if not isinstance(activation, Activation):
             raise ConfigError(f"activation must be one of mlip.nn.activations, got {activation!r}.")
         if num_outputs is not None and (type(num_outputs) is not int or not 0 < num_outputs <= LARGEST_MULTIPLICITY):
@@ -196,8 +193,7 @@ def read_hidden(text: str, edge_parity: str) -> Irreps:
     irreps = [ir for _, ir in hidden]
     degrees = [ir.l for ir in irreps]
     empty = not irreps or any(mul < 1 for mul, _ in hidden)
-    if any(mul > LARGEST_MULTIPLICITY for mul, _ in hidden):
-        raise ConfigError(f"irreps_hidden='{text}' has more than {LARGEST_MULTIPLICITY} channels of an irrep.")
+    check_features(text, hidden)
     if empty or not irreps[0].is_scalar() or degrees != sorted(degrees) or len(set(irreps)) < len(irreps):
         raise ConfigError(
             f"irreps_hidden='{text}' must start with scalars 0e and list each irrep once, degrees ascending, "

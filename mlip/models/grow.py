@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, ModelFileError, did_you_mean
+from mlip.data.elements import list_elements
 from mlip.models.base import AtomisticModel, sort_elements
 from mlip.models.build import build_model
 
@@ -56,7 +57,7 @@ def add_elements(
     grown = build_model(_with_elements(model.config, known, origins), dtype=model.dtype)
     if grown.elements != wanted:
         raise ModelFileError(
-            f"{type(model).__name__} cannot get new elements: it knows {', '.join(grown.elements)} after "
+            f"{type(model).__name__} cannot get new elements: it knows {list_elements(grown.elements)} after "
             f"{', '.join(new)} were added to its configuration."
         )
     rows = _Rows(known, wanted, origins)

@@ -7,12 +7,12 @@ from torch import nn
 
 from mlip.core.errors import ConfigError
 from mlip.data.graphs.base import GraphBuilder
+from mlip.models.base import check_num_layers
 from mlip.models.convolution_network import read_hidden
-from mlip.models.potential import Potential
+from mlip.models.potential import Potential, check_factories
 from mlip.nn.conditioning.base import Conditioning
 from mlip.nn.convolution import Convolution
 from mlip.nn.edges import EdgeFeatures
-from mlip.nn.filter_weights import filter_weighted
 from mlip.nn.heads.base import Head
 from mlip.nn.interaction import ManyBodyInteraction
 from mlip.nn.pair_terms.base import PairTerm
@@ -36,8 +36,7 @@ class MACE(Potential):
         num_layers: interactions.
         lmax_edge: degree of the harmonics of the edges and of the summed neighbourhoods that are multiplied.
         correlation: highest power, for all layers or one for each; the body order of a layer is one more.
-        tensor_product: factory of a backend of :mod:`mlip.ops.tensor_product`. One with weights by degree (Gaunt)
-            gets radial weights on the filter only, see :mod:`mlip.nn.filter_weights`.
+        tensor_product: factory of a backend of :mod:`mlip.ops.tensor_product`.
         many_body: factory of a backend of :mod:`mlip.ops.many_body`.
         radial: factory of a basis of :mod:`mlip.ops.radial`, takes ``cutoff``.
         envelope: factory of an envelope of :mod:`mlip.ops.envelope`, takes ``cutoff``.
@@ -78,13 +77,18 @@ class MACE(Potential):
         graph: GraphBuilder | None = None,
     ) -> None:
         hidden = read_hidden(irreps_hidden, edge_parity)
-        if not isinstance(num_layers, int) or num_layers < 1:
-            raise ConfigError(f"MACE needs num_layers >= 1, got {num_layers!r}.")
+        check_num_layers(num_layers)
         correlations = _for_each_layer("correlation", correlation, num_layers, int)
         if residual is None:
             residual = [False] + [True] * (num_layers - 1)
         residuals = _for_each_layer("residual", residual, num_layers, bool)
         scalars = hidden[:1]
+        check_factories(
+            tensor_product=tensor_product,
+            many_body=many_body,
+            radial_weights=radial_weights,
+            self_connection=self_connection,
+        )
 
         def layers(edges: EdgeFeatures) -> list[nn.Module]:
             found, before = [], scalars
@@ -95,7 +99,7 @@ class MACE(Potential):
                     irreps_in=before,
                     irreps_edge=edges.irreps,
                     irreps_out=_summed(before, edges.irreps, hidden),
-                    tensor_product=filter_weighted(tensor_product),
+                    tensor_product=tensor_product,
                     num_basis=edges.num_basis,
                     num_neighbors=num_neighbors,
                     neighbor_exponent=neighbor_exponent,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlip.core.errors import ModelFileError, did_you_mean
 from mlip.core.files import cache_folder
-from mlip.models.foreign.published import PUBLISHED, SEVERAL_LEVELS
+from mlip.models.foreign.catalogue import PUBLISHED, SEVERAL_LEVELS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*")
 SUFFIX = ".safetensors"
@@ -70,3 +70,15 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         f"There is no model file '{text}', and no model of that name.{did_you_mean(text, [*PUBLISHED, *here])} "
         "Training writes RUN/model.safetensors; mlip import lists the names."
     )
+
+
+def existing_model(model: str | os.PathLike[str]) -> Path:
+    """Return the file of a model, as `find_model`, that is there.
+
+    Raises:
+        ModelFileError: there is no such file.
+    """
+    path = find_model(model)
+    if not path.is_file():
+        raise ModelFileError(f"There is no model file '{path}'. Training writes one to RUN/model.safetensors.")
+    return path

@@ -20,7 +20,7 @@ from mlip.nn.pair_terms.base import PairTerm
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.radial.base import RadialBasis
 from mlip.ops.segment import segment_sum
-from mlip.ops.tensor_product.base import LARGEST_DEGREE
+from mlip.ops.tensor_product.base import LARGEST_DEGREE, TensorProduct
 
 EDGE_PARITIES = ("natural", "even")
 
@@ -92,7 +92,7 @@ class Potential(AtomisticModel):
 
     def _check_filters(self) -> None:
         for module in self.layers.modules():
-            if getattr(module, "filter_is_harmonics", False):
+            if isinstance(module, TensorProduct) and module.filter_is_harmonics:
                 raise ConfigError(
                     f"{type(module).__name__} reads directions from harmonics of unit vectors, which solid_harmonics "
                     "are not: take model/tensor_product=clebsch_gordan_dense or clebsch_gordan_sparse."
@@ -168,6 +168,8 @@ def check_factories(**factories: Any) -> None:
     """
     for option, factory in factories.items():
         if not callable(factory) or isinstance(factory, nn.Module):
+            if factory is None:
+                raise ConfigError(f"{option} cannot be null: choose one with model/{option}=NAME.")
             raise ConfigError(f"{option} must be a component with _partial_: true, got {factory!r}.")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mlip.core.errors import ConfigError
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
-from mlip.models.base import AtomisticModel, graph_index
+from mlip.models.base import LARGEST_MULTIPLICITY, AtomisticModel, check_features, check_num_layers, graph_index
 from mlip.nn.activations import Activation
 from mlip.nn.convolution import Convolution
 from mlip.nn.edges import EdgeFeatures, Edges
@@ -23,7 +23,7 @@ from mlip.ops.envelope.base import Envelope
 from mlip.ops.layout import split_blocks
 from mlip.ops.radial.base import RadialBasis
 from mlip.ops.segment import segment_sum
-from mlip.ops.tensor_product.base import TensorProduct
+from mlip.ops.tensor_product.base import LARGEST_DEGREE, TensorProduct
 
 SCALAR, PSEUDOSCALAR = Irrep("0e"), Irrep("0o")
 
@@ -156,13 +156,13 @@ class ShapeClassifier(AtomisticModel):
     ) -> None:
         super().__init__(elements, cutoff, graph)
         hidden = _check_hidden(irreps_hidden)
-        for name, value, least in (
-            ("num_classes", num_classes, 2),
-            ("num_layers", num_layers, 1),
-            ("lmax_edge", lmax_edge, 0),
+        check_num_layers(num_layers)
+        for name, value, least, most in (
+            ("num_classes", num_classes, 2, LARGEST_MULTIPLICITY),
+            ("lmax_edge", lmax_edge, 0, LARGEST_DEGREE),
         ):
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"ShapeClassifier needs an integer {name} >= {least}, got {value!r}.")
+            if type(value) is not int or not least <= value <= most:
+                raise ConfigError(f"{name} must be a whole number from {least} to {most}, got {value!r}.")
         if not isinstance(activation, Activation):
             raise ConfigError(f"activation must be one of mlip.nn.activations, got {activation!r}.")
         irreps = Irreps([(mul, ir) for mul, ir in hidden if ir == SCALAR])
@@ -245,6 +245,7 @@ def _check_hidden(text: str) -> Irreps:
     except ValueError as error:
         raise ConfigError(f"irreps_hidden='{text}' cannot be read; write e.g. '8x0e+8x0o+8x1o+8x1e'.") from error
     irreps = [ir for _, ir in hidden]
+    check_features(text, hidden)
     if SCALAR not in irreps or len(set(irreps)) != len(irreps) or any(mul < 1 for mul, _ in hidden):
         raise ConfigError(
             f"irreps_hidden='{text}' must list each irrep once and hold scalars 0e, e.g. '8x0e+8x0o+8x1o+8x1e'."

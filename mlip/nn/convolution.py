@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError
 from mlip.nn.edges import Edges
+from mlip.nn.filter_weights import filter_weighted
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.radial_weights.base import RadialWeights
 from mlip.nn.self_connection.base import SelfConnection
@@ -17,6 +18,9 @@ from mlip.ops.tensor_product.base import TensorProduct
 
 class Convolution(nn.Module):
     """``h'_i = Linear( Σ_j w(r_ij) Linear(h_j) ⊗ Y(r̂_ij) / N^a ) + SelfConnection(h_i)``.
+
+    Messages are linear in the radial weights w whatever the product: one for each path and channel, or, where a product
+    has weights by degree (Gaunt), one for each degree of Y and channel, see :mod:`mlip.nn.filter_weights`.
 
     Args:
         irreps_in: node features.
@@ -62,7 +66,7 @@ class Convolution(nn.Module):
             raise ConfigError(f"A convolution needs initial_messages > 0, got {initial_messages!r}.")
         self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
         self.linear_in = EquivariantLinear(irreps_in, irreps_in, bias) if linear_in else None
-        self.tensor_product = tensor_product(irreps_in, irreps_edge, irreps_out, mode="uvu")
+        self.tensor_product = filter_weighted(tensor_product)(irreps_in, irreps_edge, irreps_out, mode="uvu")
         self.radial_weights = radial_weights(num_basis, self.tensor_product.weight_numel)
         self.linear = EquivariantLinear(self.tensor_product.irreps_out, irreps_out, bias)
         with torch.no_grad():

@@ -13,15 +13,15 @@ class FilterWeighted(nn.Module):
     """``x1 ⊗ (w2 x2)`` of a product with weights by degree: one radial function for each degree of x2 and channel.
 
     Such a product multiplies three weights, w3 (w1 x1 ⊗ w2 x2). Were all of them functions of the distance, messages
-    would grow with the cube of the radial weights and fall at the cutoff with the cube of the envelope: MACE, which
-    takes powers of the messages again, then starts with forces of 10¹¹ eV/Å and more. w1 and w3 are left to the
-    linear maps before and behind the product.
+    would be cubic in the radial weights and fall at the cutoff with the cube of the envelope, where a Clebsch–Gordan
+    product is linear in both; MACE, which takes powers of the messages again, would start with forces of 10¹¹ eV/Å
+    and more. w1 and w3 are one, and left to the maps before and behind the product.
 
     Args:
         product: a backend with weights by degree in mode ``uvu``.
 
     Attributes:
-        irreps_in1, irreps_in2, irreps_out, operator, expressivity: those of the product.
+        irreps_in1, irreps_in2, irreps_out, operator, expressivity, filter_is_harmonics: those of the product.
         weight_numel: number of weights of the filter.
     """
 
@@ -54,6 +54,11 @@ class FilterWeighted(nn.Module):
     def expressivity(self) -> Expressivity:
         """What the product can represent."""
         return self.product.expressivity
+
+    @property
+    def filter_is_harmonics(self) -> bool:
+        """Whether the product reads a direction from the filter."""
+        return self.product.filter_is_harmonics
 
     def convolve(
         self, x1: Tensor, x2: Tensor, weight: Tensor, senders: Tensor, receivers: Tensor, num_nodes: int

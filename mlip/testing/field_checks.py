@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import product
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from mlip.core.fields import FIELDS, Field
 from mlip.models.base import AtomisticModel
 from mlip.testing.evaluate import evaluate, evaluate_many, largest
 from mlip.testing.measurement import Measurement
-from mlip.testing.smoothness import leaving_atom, leaving_pairs
+from mlip.testing.smoothness import crossings, leaving_atom, leaving_pairs
 from mlip.testing.structures import distorted, isolated_atom, molecule, within_reach
 from mlip.testing.symmetry import changed_inputs, random_orthogonal, transformed
 
@@ -27,7 +28,7 @@ SMALLEST = 1e-3
 SIGNAL = 1e-6
 """Relative change from structure to structure below which a field says nothing: the bars above need a margin."""
 _STEP = 5e-6
-"""Of the cutoff, between the distances on either side of it."""
+"""Of the distance, between those on either side of it."""
 
 Prediction = Mapping[str, np.ndarray]
 
@@ -128,32 +129,36 @@ def field_case_rows(model: AtomisticModel, structures: Mapping[str, Atoms]) -> I
 
 
 def field_cutoff_rows(model: AtomisticModel) -> Iterator[Measurement]:
-    """Yield the steps of every field and of its slope where an atom crosses the cutoff; ``model`` in float64."""
+    """Yield the steps of every field and of its slope where an atom crosses the cutoff, or the end of an envelope
+    within it; ``model`` in float64."""
     fields = checked_fields(model)
-    steps = [steps_at_cutoff(model, at, fields) for at in (*leaving_pairs(model), leaving_atom(model))]
-    for field in fields:
-        value, slope = np.max([step[field] for step in steps], axis=0)
-        meaning = "the prediction jumps when an atom crosses the cutoff"
-        yield Measurement(f"{field} at the cutoff", float(value), 1e-6, "largest component", meaning)
-        meaning = "the prediction has a kink where an atom crosses the cutoff"
-        yield Measurement(f"slope of {field} at the cutoff", float(slope), 1e-5, "largest component / Å", meaning)
+    scenes = (*leaving_pairs(model), leaving_atom(model))
+    for place, distances in crossings(model).items():
+        steps = [steps_at(model, at, distance, fields) for at, distance in product(scenes, distances)]
+        for field in fields:
+            value, slope = np.max([step[field] for step in steps], axis=0)
+            meaning = f"the prediction jumps when an atom crosses {place}"
+            yield Measurement(f"{field} at {place}", float(value), 1e-6, "largest component", meaning)
+            meaning = f"the prediction has a kink where an atom crosses {place}"
+            yield Measurement(f"slope of {field} at {place}", float(slope), 1e-5, "largest component / Å", meaning)
 
 
-def steps_at_cutoff(
-    model: AtomisticModel, at: Callable[[float], Atoms], fields: Sequence[str]
+def steps_at(
+    model: AtomisticModel, at: Callable[[float], Atoms], distance: float, fields: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """Extrapolate fields and their slopes to the cutoff, from three distances on either side, and compare.
+    """Extrapolate fields and their slopes to a distance, from three distances on either side, and compare.
 
     Args:
         model: in float64.
         at: gives the structure in which a pair is that far apart (Å).
+        distance: Å, such as the cutoff.
         fields: names.
 
     Returns:
         By field the largest step of the value and of the slope (1/Å), both over the largest component.
     """
-    step = _STEP * model.cutoff
-    structures = [at(model.cutoff + side * k * step) for side in (1, -1) for k in (1, 2, 3)]
+    step = _STEP * distance
+    structures = [at(distance + side * k * step) for side in (1, -1) for k in (1, 2, 3)]
     found = evaluate_many(model, structures, fields)
     steps = {}
     for field in fields:

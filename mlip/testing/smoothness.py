@@ -9,11 +9,23 @@ import numpy as np
 from ase import Atoms
 
 from mlip.models.base import AtomisticModel
+from mlip.ops.envelope.base import Envelope
 from mlip.testing.evaluate import evaluate_many, largest
 from mlip.testing.structures import dimer, molecule
 
 _STEP = 2e-4
 """Å on either side of the cutoff."""
+
+
+def crossings(model: AtomisticModel) -> dict[str, list[float]]:
+    """Return the distances (Å) at which a neighbour may stop to count: the cutoff, and the ends of learned envelopes.
+
+    At the cutoff of the graph there is nothing to see in a model that has learned a shorter range. (Repulsion of nuclei
+    ends far below the cutoff by a formula, amid whatever else acts there: its own test looks at it.)
+    """
+    ends = {part.end for part in model.modules() if isinstance(part, Envelope) and any(True for _ in part.parameters())}
+    learned = sorted(end for end in ends if end < model.cutoff)
+    return {"the cutoff": [model.cutoff]} | ({"the learned range": learned} if learned else {})
 
 
 def leaving_atom(model: AtomisticModel, seed: int = 0) -> Callable[[float], Atoms]:
@@ -58,12 +70,12 @@ def jumps_at(
     return abs(float(jump("energies").sum())), largest(jump("forces"))
 
 
-def stiffest_near_cutoff(model: AtomisticModel, at: Callable[[float], Atoms], num_points: int = 21) -> float:
-    """Return the largest ``|ΔF/Δr|`` in eV/Å² of the leaving atom in the last 2 % of the cutoff.
+def stiffest_near(model: AtomisticModel, at: Callable[[float], Atoms], distance: float, num_points: int = 21) -> float:
+    """Return the largest ``|ΔF/Δr|`` in eV/Å² of the leaving atom in the last 2 % of a distance, such as the cutoff.
 
     An energy that changes within a hundredth of an Å is continuous on paper and a step for MD.
     """
-    distances = np.linspace(0.98, 1.001, num_points) * model.cutoff
+    distances = np.linspace(0.98, 1.001, num_points) * distance
     forces = np.array([one["forces"][-1] for one in evaluate_many(model, [at(r) for r in distances])])
     slopes = np.diff(forces, axis=0) / np.diff(distances)[:, None]
     return float(np.max(np.abs(slopes)))

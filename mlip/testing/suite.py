@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from itertools import product
 
 import numpy as np
 import torch
@@ -106,29 +107,30 @@ def derivative_rows(model: AtomisticModel, name: str, atoms: Atoms) -> Iterator[
 
 
 def cutoff_rows(model: AtomisticModel) -> Iterator[Measurement]:
-    """Atoms that cross the cutoff; ``model`` in float64."""
+    """Atoms that cross the cutoff, or the end of an envelope within it; ``model`` in float64."""
     scenes = {"pairs": smoothness.leaving_pairs(model), "molecule": [smoothness.leaving_atom(model)]}
     scale = force_scale(evaluate(model, molecule(model.elements))["forces"])
-    meaning = "atoms that cross the cutoff get a kick: MD heats up"
-    for name, functions in scenes.items():
-        jumps = [smoothness.jumps_at(model, at, model.cutoff) for at in functions]
+    for (place, distances), (name, functions) in product(smoothness.crossings(model).items(), scenes.items()):
+        meaning = f"atoms that cross {place} get a kick: MD heats up"
+        cases = list(product(functions, distances))
+        jumps = [smoothness.jumps_at(model, at, distance) for at, distance in cases]
         yield Measurement(
-            f"energy at the cutoff ({name})",
+            f"energy at {place} ({name})",
             worst(*(jump[0] for jump in jumps)) / scale,
             1e-6,
             "RMS force · 1 Å",
             meaning,
         )
         yield Measurement(
-            f"forces at the cutoff ({name})",
+            f"forces at {place} ({name})",
             worst(*(jump[1] for jump in jumps)) / scale,
             1e-5,
             "RMS force",
             meaning,
         )
         yield Measurement(
-            f"stiffness at the cutoff ({name})",
-            worst(*(smoothness.stiffest_near_cutoff(model, at) for at in functions)) / scale,
+            f"stiffness at {place} ({name})",
+            worst(*(smoothness.stiffest_near(model, at, distance) for at, distance in cases)) / scale,
             5.0,
             "RMS force / Å",
             "an almost-step that MD with a usual time step cannot resolve",

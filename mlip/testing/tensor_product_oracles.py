@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import lru_cache
 
 import torch
 from e3nn.o3 import Irreps
+from e3nn.o3 import TensorProduct as E3nnTensorProduct
 from torch import Tensor
 
 from mlip.ops.layout import from_e3nn, join_blocks, split_blocks, to_e3nn
 from mlip.ops.tensor_product.base import TensorProduct
-from mlip.ops.tensor_product.clebsch_gordan import e3nn_product
+from mlip.ops.tensor_product.clebsch_gordan import e3nn_arguments, e3nn_product
 from mlip.ops.tensor_product.path_product import PathProduct
 from mlip.ops.tensor_product.signal_product import SignalProduct
 from mlip.ops.wigner import gaunt_coefficients, wigner_3j
@@ -25,7 +27,7 @@ def oracle(product: TensorProduct, x1: Tensor, x2: Tensor, weight: Tensor | None
 
 def e3nn_oracle(product: PathProduct, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
     """Return the same from e3nn, whose constants have the digits of float32."""
-    reference = e3nn_product(product).double()
+    reference = _reference(*e3nn_arguments(product))
     numbers = x1.new_ones(len(x1), 0) if weight is None else weight.expand(len(x1), -1)
     if product.weights != "path_channel":
         # One number a path, or none, stands for all its channels.
@@ -41,6 +43,12 @@ def e3nn_oracle(product: PathProduct, x1: Tensor, x2: Tensor, weight: Tensor | N
         )
     result = reference(to_e3nn(x1, product.irreps_in1), to_e3nn(x2, product.irreps_in2), numbers)
     return from_e3nn(result, product.irreps_out)
+
+
+@lru_cache(maxsize=64)
+def _reference(*arguments: object) -> E3nnTensorProduct:
+    """Build e3nn's product once for all that are compared to it: it compiles code."""
+    return e3nn_product(*arguments).double()
 
 
 def path_oracle(product: PathProduct, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:

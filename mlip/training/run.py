@@ -58,7 +58,7 @@ class Run:
         checkpoint_every: steps between checkpoints for resuming (validations write one, too).
         ema_decay: of the averaged weights.
         patience: validations without improvement before stopping early; None never stops.
-        seed: of the order of the batches.
+        seed: of the order of the batches, and of what a model draws in training (dropout).
         num_workers: processes that collate batches.
         trainer: options of Lightning's Trainer.
         resume: continue from ``last.ckpt`` of the folder.
@@ -172,19 +172,17 @@ def train(
         callbacks.insert(0, run.limit)
     if run.patience is not None:
         callbacks.insert(0, EarlyStop("valid/score", run.patience))
-    checkpoint = None
+    checkpoint, before = None, -1
     if run.resume:
         checkpoint = run.folder / LAST
-        read_checkpoint(checkpoint, dict(run.fingerprint))
-    with warnings.catch_warnings(), signal_handlers_kept():
+        before = read_checkpoint(checkpoint, dict(run.fingerprint))["global_step"]
+    devices = list(range(torch.cuda.device_count()))
+    with warnings.catch_warnings(), signal_handlers_kept(), torch.random.fork_rng(devices):
+        # What a model draws in training; a checkpoint brings its own state.
+        torch.manual_seed(run.seed + rank)
         _silence_lightning()
         trainer = _trainer(run, callbacks, total_steps, validate_steps * batches_per_step)
-        if (trainer.global_rank, trainer.world_size) != (rank, world_size):
-            raise ConfigError(
-                f"Lightning counts this process as {trainer.global_rank} of {trainer.world_size}, the data are shared "
-                f"as for {rank} of {world_size}. Set trainer.devices and trainer.num_nodes to what the launcher "
-                "starts, and NODE_RANK on every machine."
-            )
+        _check_processes(trainer, rank, world_size)
         trainer.fit(
             task,
             BatchStream(loader, total_steps * batches_per_step),
@@ -192,9 +190,26 @@ def train(
             ckpt_path=checkpoint,
             weights_only=True,
         )
+    if task.global_step == before:
+        console.print(_had_finished(run, before, total_steps), highlight=False, soft_wrap=True)
     if rank == 0 and not (run.folder / MODEL).exists():
         raise _too_short(task.global_step, validate_steps)
     return Outcome(task.global_step, log.elapsed()[0], best.best, str(trainer.strategy.root_device), meter.cost())
+
+
+def _had_finished(run: Run, steps: int, total_steps: int) -> str:
+    """Say that there was nothing left to resume, and how to train on: the schedule of a run is that of its length."""
+    if steps >= total_steps:
+        name, value = "max_epochs", run.max_epochs
+    elif run.limit is not None and run.limit.elapsed() >= run.limit.seconds:
+        name, value = "max_minutes", run.limit.seconds / 60
+    else:
+        name, value = "patience", run.patience
+    return (
+        f"This run had finished at step {steps}, at the end of its {name}={value:g}; nothing was left to train. "
+        f"To train on, start a new run: with a larger {name} and another name, or from the weights of this one with "
+        f"finetune.model={run.folder / MODEL}."
+    )
 
 
 def _validation_loader(graphs: GraphDataset, run: Run, rank: int, world_size: int) -> ResumableLoader:
@@ -270,6 +285,15 @@ def _processes(trainer: Mapping[str, Any]) -> tuple[int, int]:
             f"trainer.devices and trainer.num_nodes must be whole numbers, got {devices!r} and {nodes!r}."
         ) from error
     return int(os.environ.get("LOCAL_RANK", 0)) + count * int(os.environ.get("NODE_RANK", 0)), count * nodes
+
+
+def _check_processes(trainer: L.Trainer, rank: int, world_size: int) -> None:
+    if (trainer.global_rank, trainer.world_size) != (rank, world_size):
+        raise ConfigError(
+            f"Lightning counts this process as {trainer.global_rank} of {trainer.world_size}, the data are shared "
+            f"as for {rank} of {world_size}. Set trainer.devices and trainer.num_nodes to what the launcher "
+            "starts, and NODE_RANK on every machine."
+        )
 
 
 def _silence_lightning() -> None:

@@ -164,7 +164,7 @@ def test_nothing_is_chosen_for_one_channel(tmp_path: Path, monkeypatch: pytest.M
     assert row.flops is row.bytes is None
     assert not list(tmp_path.iterdir())
     refused = describe("auto_gaunt", factories["auto_gaunt"], "mimo", 13)
-    assert refused.reason.startswith("No candidate can do this. gaunt_grid: ")
+    assert refused.reason.startswith("None of the candidates (gaunt_grid, gaunt_fourier, gaunt_sparse)")
 
 
 def test_exponents() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
@@ -118,7 +119,14 @@ def test_ctrl_c_is_clean_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "mlip.cli", "data", "prepare", "many.xyz", "out=s", "workers=1"]
     environment = {**os.environ, "PYTHONPATH": str(repository_root())}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A test run in the background of a shell ignores the signal, and so would its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "s").glob("shard*.h5")):
         assert process.poll() is None

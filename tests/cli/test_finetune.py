@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +18,16 @@ from ase.io import read, write
 from typer.testing import CliRunner
 
 from mlip.calculators.ase import MLIPCalculator
+from mlip.cli.compose import compose
 from mlip.cli.main import app
+from mlip.cli.training.finetune import check_start
+from mlip.cli.training.replay import _check_apart
+from mlip.core.errors import DataError
 from mlip.models.committee import committee_of
-from mlip.models.model_file import load_model, read_header, save_model
+from mlip.models.header import read_header
+from mlip.models.model_file import load_model, save_model
 from tests.cli.test_train import write_frames
-from tests.training.setup import make_model
+from tests.training.setup import make_model, samples
 
 OTHER_CODE = {"H": -13.6, "C": -1029.4, "O": -2041.8}
 START = "finetune.model=old/model.safetensors"
@@ -64,6 +70,7 @@ def folder(workplace, monkeypatch):
     return workplace
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_new_elements_replay_frozen_parts_and_rates(folder):
     result = train(
         START, "data.path=new.xyz", "run_dir=tuned", "max_epochs=1", "optimizer.lr_factors={layers.1: 0.1}",
@@ -87,6 +94,45 @@ def test_new_elements_replay_frozen_parts_and_rates(folder):
     frame = read("new.xyz", 1)
     frame.calc = MLIPCalculator("tuned/model.safetensors")
     assert abs(frame.get_potential_energy() - frame.info["REF_energy"]) / len(frame) < 10
+
+
+def test_dtype_is_that_of_the_file_unless_an_override_or_an_experiment_names_one(folder):
+    Path("own/experiment").mkdir(parents=True, exist_ok=True)
+    Path("own/experiment/double.yaml").write_text("# @package _global_\ndtype: float64\n")
+    Path("own/experiment/single.yaml").write_text("# @package _global_\ndtype: float32\n")
+    save_model("double.safetensors", make_model().double())
+    for expected, *overrides in (
+        ("float32",),
+        ("float64", "experiment=double"),
+        ("float32", START),
+        ("float64", START, "experiment=double"),
+        ("float64", START, "dtype=float64"),
+        ("float64", "finetune.model=double.safetensors"),
+        ("float32", "finetune.model=double.safetensors", "experiment=single"),
+    ):
+        overrides = ["data.path=new.xyz", *overrides]
+        config = compose("train", overrides, Path("own"))
+        check_start(config, overrides)
+        assert config.dtype == expected, overrides
+
+
+def test_what_is_trained_on_is_not_measured_on_in_the_other_set():
+    one, other, *rest = samples(6, 0)
+
+    def parts(train, valid, test):
+        return SimpleNamespace(train=train, valid=valid, test=test, rule={})
+
+    _check_apart(parts([one], [rest[0]], [rest[1]]), parts([one, other], [rest[2]], [rest[3]]))
+    for new, replayed, words in (
+        (parts([one], [], []), parts([other], [one], []), r"\(train\) and .* \(replay valid\)"),
+        (parts([one], [], []), parts([other], [], [one]), r"\(train\) and .* \(replay test\)"),
+        (parts([other], [one], []), parts([one], [], []), r"\(valid\) and .* \(replay train\)"),
+        (parts([other], [], [one]), parts([one], [], []), r"\(test\) and .* \(replay train\)"),
+    ):
+        with pytest.raises(DataError, match=words):
+            _check_apart(new, replayed)
+        new.rule["allow_duplicates"] = True
+        _check_apart(new, replayed)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mlip.cli.main import app
 from mlip.models.foreign.published import PUBLISHED
-from mlip.models.model_file import read_header
+from mlip.models.header import read_header
 from tests.models import sevennet_checkpoint as made
 
 
@@ -30,7 +30,7 @@ def call(*words: str, status: int = 0) -> str:
 def test_a_checkpoint_of_ones_own(tmp_path: Path) -> None:
     made.write(tmp_path / "checkpoint.pth", made.NEW)
     own = ("import", "mine", "--checkpoint", "checkpoint.pth")
-    assert "choose it with --modality" in call(*own, status=1)
+    assert "choose it with --modality R2SCAN or --modality PBE" in call(*own, status=1)
     text = call(*own, "--modality", "PBE")
     assert "models/mine.safetensors" in text
     assert "3 elements" in text

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mlip.cli.main import app
+from mlip.models.committee import committee_of
 from mlip.models.model_file import save_model
 from tests.components import small_facet
 
@@ -67,6 +68,30 @@ def test_json_is_the_header(model_file: Path) -> None:
 def test_a_model_without_metadata(tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", small_facet())
     assert "H C O" in call(str(tmp_path / "m.safetensors"))
+
+
+def test_a_committee_shows_the_reference_energies_of_its_members(tmp_path: Path) -> None:
+    path = tmp_path / "committee.safetensors"
+    models = [small_facet(seed=seed) for seed in (0, 1)]
+    save_model(path, committee_of(models))
+    text = call(str(path))
+    assert "2 members" in text
+    assert text.count("Reference energies of the atoms / eV") == text.count("-1029.4") == 1
+    models[1].config["head"]["energy"]["atomic_energies"]["C"] = -1030.5
+    save_model(path, committee_of(models))
+    text = call(str(path))
+    for part in ("/ eV, member 1", "-1029.4", "/ eV, member 2", "-1030.5"):
+        assert part in text, part
+
+
+def test_inputs_are_listed_with_what_they_may_be(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = small_facet("model/conditioning=[charge,spin]")
+    for saved in (model, committee_of([model, model])):
+        save_model(path, saved)
+        text = " ".join(call(str(path)).replace("│", "").split())
+        assert "input: charge -1, 0, 1" in text
+        assert "input: spin 1, 2, 3" in text
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])

@@ -55,12 +55,19 @@ def test_version() -> None:
     assert (result.exit_code, result.output) == (0, f"mlip {__version__}\n")
 
 
-def test_user_error_is_one_sentence_and_status_one() -> None:
-    done = run("info", "[no] such file")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: There is no model file '[no] such file'.")
-    assert done.stderr.count("\n") == 1
+def test_user_error_is_one_sentence_and_status_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mlip", "info", "[no] such file"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    with pytest.raises(SystemExit) as stop:
+        main()
+    printed = capsys.readouterr()
+    assert stop.value.code == 1
+    assert printed.out == ""
+    assert printed.err.startswith("Error: There is no model file '[no] such file'.")
+    assert printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

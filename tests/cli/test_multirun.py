@@ -111,7 +111,7 @@ class TestPlan:
         monkeypatch.chdir(tmp_path)
         from omegaconf import OmegaConf
 
-        texts = ["data.path=x.xyz", "name=sweep"]
+        texts = ["data.path=x.xyz", "name=sweep", "dtype=float32"]
         config = compose("train", [*texts, "seed=0"])
         folder = Path("runs/sweep/seed-0")
         assert _state(folder, config) == "new"

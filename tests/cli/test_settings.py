@@ -41,6 +41,11 @@ def test_mistakes_are_named(config, name, value, meaning):
 
 
 @pytest.mark.slow
+def test_a_group_that_cannot_be_null():
+    with pytest.raises(ConfigError, match=r"'model/many_body=null' cannot be: leave it out, or choose one of gaunt"):
+        compose("train", ["data.path=x.xyz", "model=mace", "model/many_body=null"])
+
+
 def test_no_run_of_a_sweep_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["train", "-m", "experiment=ethanol", "max_epochs=1,0"])

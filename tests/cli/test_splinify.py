@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from mlip.calculators.ase import MLIPCalculator
 from mlip.cli.main import app
-from mlip.models.model_file import load_model, read_header, save_model
+from mlip.models.header import read_header
+from mlip.models.model_file import load_model, save_model
 from mlip.testing.structures import molecule
 from tests.components import compose_model, random_model
 

@@ -33,6 +33,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _few_pictures(request: pytest.FixtureRequest) -> None:
+    if request.function is not test_expressivity_table_and_files:
+        request.getfixturevalue("no_pictures")
+
+
 def call(*words: object, status: int = 0) -> str:
     result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
     assert result.exit_code == status, result.output

@@ -250,7 +250,9 @@ class Counted(OnDisk):
 
 @pytest.mark.parametrize("kind", [SampleList, OnDisk, Counted])
 def test_unknown_elements_and_missing_inputs_are_found_before_the_training(kind):
-    with pytest.raises(DataError, match=r"a\.xyz:2: The model knows H, C, O; the structure contains Cu"):
+    with pytest.raises(
+        DataError, match=r"a\.xyz:2: The structure contains Cu, which the model does not know; it knows H, C, O"
+    ):
         GraphDataset(kind(samples(4)), 3.0, elements=("H", "C", "O"))
     assert len(GraphDataset(kind(samples(4)), 3.0, elements=("H", "C", "O", "Cu"))) == 4
     data = samples(4)

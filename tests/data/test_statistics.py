@@ -64,7 +64,7 @@ def test_one_composition_gives_the_minimum_norm_and_says_so():
 
 
 def test_isolated_atoms_that_are_incomplete_or_foreign_are_refused():
-    with pytest.raises(DataError, match="needed for H, C, O, but missing for O"):
+    with pytest.raises(DataError, match="missing for O, and needed for H, C, O"):
         compute_statistics(samples(), 3.0, {"H": -13.6, "C": -1029.0})
     with pytest.raises(DataError, match="do not belong to the energies"):
         compute_statistics(samples(), 3.0, {"H": -0.5, "C": -37.8, "O": -75.0})

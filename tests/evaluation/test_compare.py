@@ -142,6 +142,12 @@ class TestTable:
             "peak_memory_MB": 512.0, "seconds": 180.0, "steps": 300, "best_score": 3.0, FORCES: 40.0, ENERGY: 1.0,
             "step_cpu_ms": 5.0, "cpu_seconds": 60.0,
         }  # fmt: skip
+        slow = write_run(tmp_path / "slow", 30.0, seed=2)
+        (slow / "log.csv").write_text((slow / "log.csv").read_text().replace("180", "900"))
+        for key in ("time", "Time", "seconds"):
+            assert compare([slow, folders[0]], sort=key).rows[-1]["run"] == "slow", key
+        with pytest.raises(ConfigError, match="Did you mean 'time'"):
+            compare(folders, sort="tine")
         for key in ("step_ms", "step", "seed"):
             assert [row["run"] for row in compare(folders, sort=key).rows] == ["a", "b"]
         write_csv(tmp_path / "table.csv", found)

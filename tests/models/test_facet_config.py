@@ -40,9 +40,9 @@ MIXER = {"_target_": "mlip.nn.nonlinearity.sphere_mixer.SphereMixer", "_partial_
         ({"num_neighbors": 0}, "num_neighbors > 0"),
         ({"num_neighbors": float("inf")}, "num_neighbors > 0"),
         ({"neighbor_exponent": float("nan")}, "neighbor_exponent must be a number"),
-        ({"num_layers": 0}, "num_layers >= 1"),
+        ({"num_layers": 0}, "num_layers must be a whole number from 1"),
         ({"initial_messages": 0.0}, "initial_messages > 0"),
-        ({"num_layers": True}, "num_layers >= 1"),
+        ({"num_layers": True}, "num_layers must be a whole number from 1"),
         ({"num_outputs": 0}, "num_outputs must be null or 1 to"),
         ({"num_outputs": True}, "num_outputs must be null or 1 to"),
         ({"nonlinearity": {**MIXER, "num_heads": 3}}, "does not divide"),
@@ -82,6 +82,6 @@ def test_elements_are_sorted_and_distinct() -> None:
 
 def test_message_lists_the_known_elements() -> None:
     model = build_model(compose_model("facet", *SMALL))
-    with pytest.raises(Exception, match="knows H, C, O; the structure contains S, Au") as caught:
+    with pytest.raises(Exception, match="contains S, Au, which the model does not know; it knows H, C, O") as caught:
         model.check_elements([1, 16, 79, 16])
     assert type(caught.value).__name__ == "StructureError"

@@ -22,7 +22,8 @@ from mlip.data.graphs.base import GraphBuilder
 from mlip.data.graphs.nearest import Nearest
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_graph_builder, build_model
-from mlip.models.model_file import load_model, read_header, save_model
+from mlip.models.header import read_header
+from mlip.models.model_file import load_model, save_model
 from mlip.nn.derivatives import predict
 from mlip.testing.evaluate import evaluate
 from mlip.testing.graph_changes import change_rows

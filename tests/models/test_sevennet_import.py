@@ -21,7 +21,8 @@ from mlip.core.errors import ConfigError
 from mlip.models.build import build_model
 from mlip.models.foreign.published import PUBLISHED, read_published
 from mlip.models.foreign.sevennet import read_sevennet
-from mlip.models.model_file import read_header, save_model
+from mlip.models.header import read_header
+from mlip.models.model_file import save_model
 from tests.components import compose_model
 from tests.models import sevennet_checkpoint as made
 
@@ -135,9 +136,10 @@ def test_parameters_that_count() -> None:
     assert build_model(config).num_parameters == 842_440
 
 
-def test_solid_harmonics_need_a_product_that_takes_them() -> None:
-    config = compose_model("facet", "model/tensor_product=so2", "+model.solid_harmonics=true")
-    with pytest.raises(ConfigError, match="take model/tensor_product=clebsch_gordan_dense"):
+@pytest.mark.parametrize(("name", "word"), [("so2", "SO2"), ("gaunt_so2", "GauntSO2")])
+def test_solid_harmonics_need_a_product_that_takes_them(name: str, word: str) -> None:
+    config = compose_model("facet", f"model/tensor_product={name}", "+model.solid_harmonics=true")
+    with pytest.raises(ConfigError, match=f"^{word} reads .*take model/tensor_product=clebsch_gordan_dense"):
         build_model(config)
 
 

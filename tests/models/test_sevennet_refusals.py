@@ -62,7 +62,9 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (settings(irreps_manual=["four", "4x0e+3x1e", "4x0e+3x1e", "4x0e"]), "no list of irreps"),
     (settings(weight_nn_hidden_neurons=[64, "64"]), "weight_nn_hidden_neurons"),
     (settings(self_connection_type=["linear", "nequip", "linear"]), "self_connection_type"),
-    (settings(use_modality=True, _modal_map={"PBE": 0}), "choose it with --modality, got None"),
+    (settings(use_modality=True, _modal_map={1: 0}), "does not name the levels of theory"),
+    (settings(use_bias_in_linear=True), "'use_bias_in_linear' is true, and its weights lack 'reduce_.*bias'"),
+    (weights("reducing nn input to hidden.linear.bias", lambda x: x), "do not explain: reduce_input_to_hidden"),
     (settings(num_convolution_layer=2, irreps_manual=["4x0e", "4x0e+3x1e+2x2e", "4x0e"]), "do not explain|shape"),
     (settings(channel=4, irreps_manual=False), "have shape"),
     (settings(use_modality="no"), "'use_modality' is 'no'"),
@@ -101,6 +103,33 @@ def test_what_is_no_such_checkpoint(change: Callable[[dict[str, Any]], Any], wor
         read_sevennet(tmp_path / "checkpoint.pth")
     assert "checkpoint.pth' is no SevenNet checkpoint that can be imported: " in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+def test_levels_of_theory_are_named(tmp_path: Path) -> None:
+    """Such a file is a checkpoint: what is missing is a word."""
+    path = made.write(tmp_path / "checkpoint.pth", made.NEW)
+    for wanted, end in ((None, "got none."), ("pbe", "got pbe. Did you mean 'PBE'?")):
+        with pytest.raises(ModelFileError) as caught:
+            read_sevennet(path, wanted)
+        assert str(caught.value) == (
+            f"'{path}' holds the levels of theory R2SCAN and PBE, and a model file has one: choose it with "
+            f"--modality R2SCAN or --modality PBE; {end}"
+        )
+    path = made.write(tmp_path / "checkpoint.pth", made.OLD)
+    with pytest.raises(ModelFileError, match=r"checkpoint\.pth' has one level of theory only, .* leave --modality out"):
+        read_sevennet(path, "PBE")
+
+
+@pytest.mark.parametrize("name", ["reduce_hidden_to_energy", "1_self_interaction_2", "0_self_interaction_1"])
+def test_biases_that_the_settings_promise_are_not_zeros(name: str, tmp_path: Path) -> None:
+    for absent in (None, torch.zeros(0)):
+        content = made.checkpoint(made.NEW)
+        content["model_state_dict"].pop(f"{name}.linear.bias")
+        if absent is not None:
+            content["model_state_dict"][f"{name}.linear.bias"] = absent
+        torch.save(content, tmp_path / "checkpoint.pth")
+        with pytest.raises(ModelFileError, match=f"{name}.linear.bias"):
+            read_sevennet(tmp_path / "checkpoint.pth", "PBE")
 
 
 class Malicious:

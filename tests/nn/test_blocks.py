@@ -118,16 +118,17 @@ def test_scalar_mixer_is_an_mlp() -> None:
     assert torch.allclose(mixer(x), silu(silu(x @ a) @ b) @ c, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", component_names("tensor_product"))
-@pytest.mark.parametrize("irreps_in", [SCALARS, IRREPS[0]], ids=str)
-def test_convolution_is_equivariant(name: str, irreps_in: Irreps) -> None:
-    edge = natural_irreps(2)
-    convolution = randomise(
+SENDERS, RECEIVERS = torch.tensor([1, 2, 3, 0, 5, 3, 1]), torch.tensor([0, 0, 1, 1, 1, 3, 4])
+SPECIES = torch.tensor([0, 1, 0, 0, 1, 1])
+
+
+def random_convolution(product: str, irreps_in: Irreps) -> Convolution:
+    return randomise(
         Convolution(
             irreps_in,
-            edge,
+            natural_irreps(2),
             IRREPS[0],
-            factory("tensor_product", name),
+            factory("tensor_product", product),
             5,
             num_neighbors=7.0,
             neighbor_exponent=0.7,
@@ -136,24 +137,53 @@ def test_convolution_is_equivariant(name: str, irreps_in: Irreps) -> None:
             self_connection=factory("self_connection", "species"),
         )
     )
-    senders, receivers = torch.tensor([1, 2, 3, 0, 5, 3, 1]), torch.tensor([0, 0, 1, 1, 1, 3, 4])
+
+
+def random_edges(directions: Tensor, basis: Tensor) -> Edges:
+    return Edges(directions, basis[:, 0], spherical_harmonics(2, directions), basis, SENDERS, RECEIVERS)
+
+
+@pytest.mark.parametrize("name", component_names("tensor_product"))
+@pytest.mark.parametrize("irreps_in", [SCALARS, IRREPS[0]], ids=str)
+def test_convolution_is_equivariant(name: str, irreps_in: Irreps) -> None:
+    convolution = random_convolution(name, irreps_in)
     nodes, basis = features(irreps_in), features(Irreps("5x0e"), rows=7, seed=2)
     vectors = torch.nn.functional.normalize(features(Irreps("1o"), rows=7, seed=3), dim=1)
-
-    def block(x: Tensor, directions: Tensor) -> Tensor:
-        edges = Edges(directions, basis[:, 0], spherical_harmonics(2, directions), basis, senders, receivers)
-        return convolution(x, edges, torch.tensor([0, 1, 0, 0, 1, 1]))
-
     gaps = []
     for seed in range(3):
         rotation = random_rotation(seed)
         for invert in (False, True):
-            turned = block(
-                transform(nodes, irreps_in, rotation, invert), transform(vectors, edge[1:2], rotation, invert)
+            turned = convolution(
+                transform(nodes, irreps_in, rotation, invert),
+                random_edges(transform(vectors, natural_irreps(2)[1:2], rotation, invert), basis),
+                SPECIES,
             )
-            gap = turned - transform(block(nodes, vectors), IRREPS[0], rotation, invert)
+            plain = convolution(nodes, random_edges(vectors, basis), SPECIES)
+            gap = turned - transform(plain, IRREPS[0], rotation, invert)
             gaps.append(gap.detach().abs().max())
     assert float(torch.stack(gaps).max()) < 1e-10
+
+
+@pytest.mark.parametrize("name", component_names("tensor_product"))
+def test_messages_are_linear_in_the_radial_functions(name: str) -> None:
+    """Whatever the product: with the cube of the envelope a neighbour would count for little well within the cutoff."""
+    convolution = random_convolution(name, IRREPS[0])
+    convolution.self_connection = None
+    nodes = features(IRREPS[0])
+    vectors = torch.nn.functional.normalize(features(Irreps("1o"), rows=7, seed=3), dim=1)
+    one, other = (features(Irreps("5x0e"), rows=7, seed=seed) for seed in (2, 4))
+    with torch.no_grad():
+        both, first, second = (
+            convolution(nodes, random_edges(vectors, basis), SPECIES) for basis in (2 * one - other, one, other)
+        )
+    assert torch.allclose(both, 2 * first - second, rtol=0, atol=1e-10)
+    product = convolution.tensor_product
+    if product.expressivity.weights == "path":
+        # Every path of every channel has a function of its own.
+        assert product.weight_numel == sum(IRREPS[0][path.in1].mul for path in product.paths)
+    else:
+        # Every degree of the harmonics and every channel; degrees above 0 enter a vector field in two ways.
+        assert product.weight_numel == 4 * (5 if product.operator.startswith("irrep_signal") else 3)
 
 
 def test_linear_against_e3nn() -> None:

@@ -143,9 +143,26 @@ def test_readout_of_all_layers_and_hidden_layers() -> None:
     assert torch.allclose(found, expected)
 
 
+def test_dropout_is_of_training_only_and_changes_no_mean() -> None:
+    plain, dropping = energy_head().double(), energy_head(dropout=0.25).double()
+    x = [value.repeat(2000, 1) for value in features()]
+    rows = SPECIES.repeat(2000), torch.zeros(len(x[0]), dtype=torch.long), 1
+    expected = plain(x, *rows)["energies"]
+    assert torch.equal(dropping.eval()(x, *rows)["energies"], expected)
+    drawn = dropping.train()(x, *rows)["energies"] - dropping.atomic_energies[rows[0]]
+    kept = (expected - dropping.atomic_energies[rows[0]]).view(2000, -1)[0]
+    terms = x[-1][: len(SPECIES)] * dropping.readouts[0].weights[0].detach()[:, 0].double() / 6**0.5
+    error = (terms.square().sum(1) * (0.25 / 0.75 / 2000)).sqrt()
+    drawn = drawn.detach().view(2000, -1)
+    assert ((drawn.mean(0) - kept).abs() < 4 * error).all()
+    assert torch.allclose(drawn.std(0), error * 2000**0.5, rtol=0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"dropout": 1.0}, "dropout must be a probability, 0 or more and less than 1, got 1.0"),
+        ({"dropout": "much"}, "dropout must be a probability"),
         ({"elements": ("H", "S")}, "atomic_energies lacks S"),
         ({"scale": 0.0}, "scale > 0"),
         ({"scale": float("nan")}, "scale in eV that are finite"),

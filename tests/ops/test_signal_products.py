@@ -153,8 +153,10 @@ def test_unit_variance_without_weights(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", ["uuu", "uvu", "uvuv", "uvw"])
-@pytest.mark.parametrize("normalization", ["component", "norm", "none"])
+@pytest.mark.parametrize(
+    ("mode", "normalization"),
+    [*((mode, "component") for mode in ("uuu", "uvu", "uvuv", "uvw")), ("uuu", "norm"), ("uvw", "none")],
+)
 def test_equivariant_with_both_parities(kind: str, mode: str, normalization: str) -> None:
     in1 = "2x1o+2x1e+2x2e+2x2o"
     in2 = {"uuu": in1, "uvu": "1o+1e+2e", "uvuv": "3x1o+3x1e+3x2e", "uvw": "1x1o+3x1e+2x2e"}[mode]
@@ -167,7 +169,7 @@ def test_equivariant_with_both_parities(kind: str, mode: str, normalization: str
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_of_first_and_second_order(kind: str) -> None:
-    assert contract.failed_gradient_checks(make(kind, "2x1o+2x1e", "2x1o+2x1e", "2x0e+2x1e")) == 0
+    assert contract.failed_gradient_checks(make(kind, "1x1o+1x1e", "1x1o+1x1e", "1x0e+1x1e")) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,6 +29,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     crystal.rattle(0.1, seed=0)
     crystal.write("copper.cif")
     molecule("CH4").write("methane.xyz")
+    for name in ("m", "m.safetensors"):
+        Path(name).touch()
 
     app = typer.Typer()
     app.command("relax")(relax)

@@ -61,6 +61,7 @@ def test_nve_is_ases_verlet() -> None:
     np.testing.assert_allclose(summary.atoms.positions, atoms.positions, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ensemble",
     [LangevinNVT(400, friction=30), BussiNVT(400, time_constant=40), NoseHooverNVT(400, time_constant=60)],
@@ -91,6 +92,7 @@ def test_a_small_molecule_is_not_overheated() -> None:
     np.testing.assert_allclose(summary.atoms.get_momenta().sum(0), 0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_barostat_holds_the_pressure() -> None:
     ensemble = IsotropicNPT(200, pressure=2.0, time_constant=60, barostat_time=150)
     summary = run_md(crystal(), calculator(), ensemble, 700, timestep=4.0, log_interval=2)

@@ -93,8 +93,8 @@ def make_run(folder: Path, penalty: Any = None, **changes: Any) -> Run:
     return Run(**(settings | changes))
 
 
-def run_training(run: Run) -> tuple[AtomisticModel, Outcome]:
+def run_training(run: Run, console: Console | None = None) -> tuple[AtomisticModel, Outcome]:
     """Train from the same initial weights every time."""
     model = make_model()
     train_set, valid_set = GraphDataset(samples(16, 0), CUTOFF), GraphDataset(samples(5, 1), CUTOFF)
-    return model, train(model, train_set, valid_set, run, Console(quiet=True))
+    return model, train(model, train_set, valid_set, run, console or Console(quiet=True))

@@ -7,10 +7,12 @@ import os
 import pickle
 import signal
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from mlip.core.errors import CheckpointError, TrainingError, TrainingInterrupted
@@ -19,6 +21,7 @@ from mlip.training.checkpoints import BEST, LAST, MODEL, read_checkpoint
 from mlip.training.losses.penalties import L2, Penalty
 from mlip.training.run import Run
 from mlip.training.schedules import Plateau
+from tests.training import setup
 from tests.training.setup import make_run, run_training
 
 FINGERPRINT = {"the setting 'model'": "a", "the training data": "b"}
@@ -93,7 +96,11 @@ def test_resume_is_exact(uninterrupted, tmp_path, place):
 
 
 @pytest.mark.slow
-def test_two_interruptions_with_plateau_and_early_stopping(tmp_path):
+def test_two_interruptions_with_plateau_early_stopping_and_dropout(tmp_path, monkeypatch):
+    config = setup.model_config()
+    config["head"]["energy"]["dropout"] = 0.1
+    monkeypatch.setattr(setup, "model_config", lambda: config)
+
     def run(folder: Path, **changes: object) -> Run:
         plateau = partial(Plateau, patience=0, reduce=0.5)
         return make_run(folder, changes.pop("penalty", None), schedule=plateau, patience=3, max_epochs=8, **changes)
@@ -121,11 +128,17 @@ def _climb(model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=1e-3, maximize=True)
 
 
-def test_a_finished_run_is_not_trained_further(uninterrupted):
+def test_a_finished_run_is_not_trained_further_and_says_so(uninterrupted):
     folder, model, outcome = uninterrupted
-    resumed, again = run_training(make_run(folder, resume=True))
+    run = make_run(folder, resume=True)
+    console = Console(file=StringIO())
+    resumed, again = run_training(run, console)
     assert again.steps == outcome.steps
     assert_same(resumed, model)
+    text = console.file.getvalue()
+    assert f"had finished at step {outcome.steps}, at the end of its max_epochs={run.max_epochs:g}" in text
+    assert "larger max_epochs" in text
+    assert f"finetune.model={folder / MODEL}" in text
 
 
 class TestCheckpointsThatAreRefused:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import time
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, TrainingInterrupted
@@ -42,10 +44,10 @@ class Ticking(L2):
         return super().forward(errors)
 
 
-def run(folder: Path, stop: int = 0, resume: bool = False):
+def run(folder: Path, stop: int = 0, resume: bool = False, console: Console | None = None):
     penalty = Ticking(stop)
     limit = TimeLimit(LIMIT / 60, clock=lambda: penalty.now)
-    return run_training(make_run(folder, penalty, max_epochs=MANY_EPOCHS, limit=limit, resume=resume))
+    return run_training(make_run(folder, penalty, max_epochs=MANY_EPOCHS, limit=limit, resume=resume), console)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -85,7 +87,9 @@ def test_resume_is_exact(straight, tmp_path, stop):
     for found, expected in ((resumed, model), (load_model(tmp_path / MODEL), load_model(folder / MODEL))):
         for name, value in expected.state_dict().items():
             assert value.equal(found.state_dict()[name]), name
-    assert run(tmp_path, resume=True)[1].steps == LIMIT
+    console = Console(file=StringIO())
+    assert run(tmp_path, resume=True, console=console)[1].steps == LIMIT
+    assert f"had finished at step {LIMIT}, at the end of its max_minutes=" in console.file.getvalue()
 
 
 @pytest.mark.slow

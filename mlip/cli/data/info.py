@@ -44,7 +44,9 @@ def info(
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the distributions to this PNG file.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Say what is in a file, folder or store: format, counts, elements, labels with units and ranges.
+    """Say what is in a file, folder or store of data.
+
+    Format, counts, elements, labels with units and ranges.
 
     \b
     mlip data info my.xyz --plot my.png

@@ -29,7 +29,9 @@ def prepare(
         ),
     ],
 ) -> None:
-    """Turn data into a store: HDF5 shards that a training reads at random, however many structures there are.
+    """Turn data into a store for training: HDF5 shards.
+
+    A training reads them at random, however many structures there are.
 
     \b
     mlip data prepare my.xyz out=store

@@ -155,6 +155,8 @@ def _recognise(path: str) -> tuple[str, Recognition]:
     from mlip.core.errors import ConfigError, DataError
     from mlip.data.recognise import describe_file, first_match, recognise
 
+    # A file that is not there is refused before the classes are imported, which takes seconds.
+    first_match(path)
     classes = dataset_classes()
     matches = recognise(path, classes)
     if not matches:

@@ -47,7 +47,9 @@ def split(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier split in the folder.")] = False,
 ) -> None:
-    """Divide data into training, validation and test parts, written as files of indices.
+    """Divide data into training, validation and test parts.
+
+    The parts are written as files of indices.
 
     \b
     mlip data split my.xyz --train 0.8 --valid 0.1 --test 0.1 --out split

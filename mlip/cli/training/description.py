@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 def describe(console: Console, model: AtomisticModel, parts: Parts, settings: dict[str, Any], folder: Path) -> None:
     """Say what is trained, on what, and where it goes."""
+    from mlip.models.potential import Potential
+
+    # A list of heads replaces the model's own, such as MACE's readout of all layers: say which ones these are.
+    heads = f"heads: {', '.join(model.heads)}; " if isinstance(model, Potential) else ""
+    from mlip.data.elements import list_elements
+
     console.print(
-        f"{type(model).__name__} with {model.num_parameters:,} parameters for {', '.join(model.elements)}, "
-        f"cutoff {model.cutoff} Å, {settings['dtype']}; {len(parts.train)} structures to train, "
+        f"{type(model).__name__} with {model.num_parameters:,} parameters for {list_elements(model.elements)}, "
+        f"cutoff {model.cutoff} Å, {settings['dtype']}; {heads}{len(parts.train)} structures to train, "
         f"{len(parts.valid)} to validate; run folder {folder}",
         highlight=False,
         soft_wrap=True,

@@ -26,13 +26,13 @@ def is_finetuning(config: DictConfig) -> bool:
 
 
 def check_start(config: DictConfig, overrides: list[str]) -> None:
-    """Refuse settings that contradict the model file, or that only a start from one has; take over its dtype.
+    """Refuse settings that contradict the model file, or that only a start from one has; fill in the dtype.
 
     Raises:
         ConfigError, ModelFileError: one sentence.
     """
     from mlip.core.errors import ConfigError
-    from mlip.models.model_file import read_header
+    from mlip.models.header import read_header
 
     named = {text: re.match(r"[+~]*([\w/.@]+)", text).group(1) for text in overrides if re.match(r"[+~]*\w", text)}
     if not is_finetuning(config):
@@ -43,6 +43,7 @@ def check_start(config: DictConfig, overrides: list[str]) -> None:
         if settings.get("freeze") or _replays(config) or given:
             what = "finetune.freeze" if settings.get("freeze") else "finetune.replay" if _replays(config) else given[0]
             raise ConfigError(f"{what} needs a model to start from: set finetune.model=RUN/model.safetensors.")
+        config.dtype = config.dtype or "float32"
         return
     _check_effect(config, list(named.values()))
     for text, key in named.items():
@@ -52,8 +53,8 @@ def check_start(config: DictConfig, overrides: list[str]) -> None:
                 f"'{text}'."
             )
     header = read_header(config.finetune.model)
-    if "dtype" not in named.values():
-        config.dtype = header["dtype"]
+    # An experiment or an override may want another one.
+    config.dtype = config.dtype or header["dtype"]
 
 
 def _check_effect(config: DictConfig, keys: list[str]) -> None:
@@ -107,7 +108,7 @@ def start_from_file(config: DictConfig, parts: Parts, console: Console) -> tuple
 
     from mlip.cli.progress import ProgressBar
     from mlip.core.errors import ConfigError
-    from mlip.data.elements import new_elements
+    from mlip.data.elements import list_elements, new_elements
     from mlip.models.build import parse_dtype
     from mlip.models.committee import Committee
     from mlip.models.grow import add_elements
@@ -122,7 +123,7 @@ def start_from_file(config: DictConfig, parts: Parts, console: Console) -> tuple
         )
     parent = _card(settings.model, model)
     console.print(
-        f"Start: '{settings.model}', {type(model).__name__} for {', '.join(model.elements)} "
+        f"Start: '{settings.model}', {type(model).__name__} for {list_elements(model.elements)} "
         f"(sha256 {parent['sha256'][:16]}…)",
         highlight=False,
         soft_wrap=True,

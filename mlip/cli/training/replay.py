@@ -56,7 +56,6 @@ def load_replay(config: DictConfig, parts: Parts, fields: Collection[str], conso
 
     from mlip.cli.progress import ProgressBar
     from mlip.data.joined import ShiftedEnergies
-    from mlip.data.leakage import check_duplicates
     from mlip.data.parts import load_parts
     from mlip.data.sampling import Reservoir
     from mlip.data.subset import as_subset
@@ -75,9 +74,7 @@ def load_replay(config: DictConfig, parts: Parts, fields: Collection[str], conso
             f"The replay set has the labels {', '.join(found.provides) or 'none'}, the losses need "
             f"{', '.join(sorted(fields))}: it would teach nothing."
         )
-    check_duplicates(
-        {"valid": parts.valid, "the replay set": found.train}, bool(parts.rule.get("allow_duplicates", False))
-    )
+    _check_apart(parts, found)
     shifts = dict(config.finetune.energy_shifts or {})
     train, valid = (as_subset(ShiftedEnergies(part, shifts)) if shifts else part for part in (found.train, found.valid))
     reservoir = Reservoir(len(train), _drawn(settings["fraction"], len(parts.train)))
@@ -94,6 +91,16 @@ def load_replay(config: DictConfig, parts: Parts, fields: Collection[str], conso
         soft_wrap=True,
     )
     return Replay(train, valid, reservoir, card)
+
+
+def _check_apart(parts: Parts, replay: Parts) -> None:
+    """Refuse geometries that are trained on, new or replayed, and measured on in the other of the two sets."""
+    from mlip.data.leakage import check_duplicates
+
+    allow = bool(parts.rule.get("allow_duplicates", False))
+    # Each set has been checked on its own when it was divided.
+    for one, other in (("train", "valid"), ("train", "test"), ("valid", "train"), ("test", "train")):
+        check_duplicates({one: getattr(parts, one), f"replay {other}": getattr(replay, other)}, allow)
 
 
 def _source(settings: dict[str, Any], data: dict[str, Any], seed: int) -> dict[str, Any] | None:

@@ -6,14 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from mlip.core.errors import ConfigError, DataError, did_you_mean
 from mlip.data.content_hash import geometry_hash, sample_hash
-from mlip.data.neighbours import Pairs
 from mlip.data.sample import Sample
+
+if TYPE_CHECKING:
+    # It imports torch, which takes seconds, and a command says sooner that a file is not there.
+    from mlip.data.neighbours import Pairs
 
 Progress = Callable[[float, int], None]
 """Called now and then during long reading, with the share that is done, from 0 to 1, and the number of structures."""

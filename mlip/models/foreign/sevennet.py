@@ -16,7 +16,7 @@ from mlip.core.errors import ConfigError, DataError, ModelFileError
 from mlip.data.formats.safe_pickle import torch_load
 from mlip.models.build import build_model
 from mlip.models.convolution_network import ConvolutionNetwork
-from mlip.models.foreign.sevennet_settings import SevenNetSettings, read_settings
+from mlip.models.foreign.sevennet_settings import LevelOfTheoryError, SevenNetSettings, read_settings
 from mlip.models.foreign.sevennet_tensors import Linear, Tensors
 from mlip.nn.activations import SiLU
 from mlip.ops.wigner import wigner_3j
@@ -49,6 +49,8 @@ def read_sevennet(
     try:
         config, state = _parts(content)
         return _convert(read_settings(config, modality), Tensors(state)).to(dtype)
+    except LevelOfTheoryError as error:
+        raise ModelFileError(f"'{path}' {error}") from error
     except (ModelFileError, ConfigError) as error:
         raise ModelFileError(f"'{path}' is no SevenNet checkpoint that can be imported: {error}.") from error
 
@@ -77,6 +79,7 @@ def _convert(settings: SevenNetSettings, tensors: Tensors) -> ConvolutionNetwork
         Irreps([(len(settings.species), "0e")]),
         settings.hidden[:1],
         _extra(settings, "embedding"),
+        settings.bias,
     )
     (matrix,) = embedding.matrices.values()
     weights["embedding"] = matrix[_rows(settings)] + _constant(settings, embedding)
@@ -115,7 +118,9 @@ def _convolution(
     # Features behind a gate are larger there than here by the gain; embeddings are the same.
     size = gain if number else 1.0
     found: dict[str, Tensor] = {}
-    first = tensors.take_linear(f"{number}_self_interaction_1.linear", before, before, _extra(settings, "linear_in"))
+    first = tensors.take_linear(
+        f"{number}_self_interaction_1.linear", before, before, _extra(settings, "linear_in"), settings.bias
+    )
     found |= _named("linear_in", convolution.linear_in, first, settings, size)
     if settings.per_element:
         name = f"{number}_self_connection_intro.fc_tensor_product"
@@ -149,7 +154,7 @@ def _second(
         muls[ir] += product.irreps_in1.count(first)
     source = Irreps([(mul, ir) for ir, mul in muls.items()])
     name = f"{number}_self_interaction_2.linear"
-    linear = tensors.take_linear(name, source, convolution.linear.irreps_out, _extra(settings, "linear"))
+    linear = tensors.take_linear(name, source, convolution.linear.irreps_out, _extra(settings, "linear"), settings.bias)
     ours = [_key(product, path) for path in product.paths]
     matrices = {}
     for ir, matrix in linear.matrices.items():
@@ -209,8 +214,10 @@ def _energies(
     """Return scales and energies of the atoms by element, and the weights of the readout."""
     scalars = settings.hidden[:1]
     hidden = Irreps([(scalars.dim // 2, "0e")])
-    first = tensors.take_linear("reduce_input_to_hidden.linear", scalars, hidden, _extra(settings, "readout"))
-    second = tensors.take_linear("reduce_hidden_to_energy.linear", hidden, Irreps("0e"))
+    first = tensors.take_linear(
+        "reduce_input_to_hidden.linear", scalars, hidden, _extra(settings, "readout"), settings.bias
+    )
+    second = tensors.take_linear("reduce_hidden_to_energy.linear", hidden, Irreps("0e"), bias=settings.bias)
     (inner,), (outer,) = first.matrices.values(), second.matrices.values()
     scales, shifts = _rescaling(settings, tensors)
     shifts = shifts + scales * (_constant(settings, first) @ outer[:, 0] + second.bias)

@@ -9,7 +9,7 @@ from typing import Any
 from ase.data import chemical_symbols
 from e3nn.o3 import Irrep, Irreps
 
-from mlip.core.errors import ModelFileError
+from mlip.core.errors import ModelFileError, did_you_mean
 from mlip.ops.tensor_product.base import LARGEST_DEGREE
 
 _NN, _OPS = "mlip.nn", "mlip.ops"
@@ -17,6 +17,10 @@ _REQUIRED = object()
 
 LARGEST_WIDTH = 10_000
 """Channels, functions or layers. A damaged number must not fill the memory."""
+
+
+class LevelOfTheoryError(ModelFileError):
+    """The checkpoint is one, and the level of theory that was asked for is not in it."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ def read_settings(config: Mapping[str, Any], modality: str | None = None) -> Sev
 
     Raises:
         ModelFileError: a setting is absent, is not what it should be, or asks for what this importer does not know.
+        LevelOfTheoryError: one must be chosen, or there is no such one.
     """
     _expect(config, "_model_type", ("E3_equivariant_model",))
     _expect(config, "interaction_type", ("nequip",), "nequip")
@@ -274,13 +279,18 @@ def _self_connection(config: Mapping[str, Any], num_layers: int) -> bool:
 def _modality(config: Mapping[str, Any], wanted: str | None) -> Modality | None:
     if not _get(config, "use_modality", bool, False):
         if wanted is not None:
-            raise ModelFileError(f"it has one level of theory only, and '{wanted}' was asked for")
+            raise LevelOfTheoryError(
+                f"has one level of theory only, and '{wanted}' was asked for: leave --modality out."
+            )
         return None
     places = _get(config, "_modal_map", dict)
+    if not places or not all(isinstance(name, str) for name in places):
+        raise ModelFileError("its setting '_modal_map' does not name the levels of theory")
     if wanted not in places:
-        raise ModelFileError(
-            f"it holds the levels of theory {', '.join(map(str, places))}, of which a model file has one: choose it "
-            f"with --modality, got {wanted!r}"
+        near = did_you_mean(wanted.upper(), places) if wanted else ""
+        raise LevelOfTheoryError(
+            f"holds the levels of theory {' and '.join(places)}, and a model file has one: choose it with "
+            f"{' or '.join(f'--modality {name}' for name in places)}; got {wanted or 'none'}.{near}"
         )
     if not _counts_from_zero(places.values()):
         raise ModelFileError("its setting '_modal_map' does not number the levels of theory from 0 on")

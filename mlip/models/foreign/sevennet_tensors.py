@@ -62,13 +62,19 @@ class Tensors:
             raise ModelFileError(f"its weights '{name}' are not finite floating-point numbers")
         return value.double()
 
-    def take_linear(self, name: str, irreps_in: Irreps, irreps_out: Irreps, extra: int = 0) -> Linear:
+    def take_linear(
+        self, name: str, irreps_in: Irreps, irreps_out: Irreps, extra: int = 0, bias: bool = False
+    ) -> Linear:
         """Return the matrices of an e3nn linear map, its normalisation ``1/sqrt(fan-in)`` included.
 
         Args:
             name: of the module.
             irreps_in, irreps_out: each irrep once.
             extra: scalars behind the input, a one-hot level of theory.
+            bias: whether the settings say that scalars of the output have biases.
+
+        Raises:
+            ModelFileError: a tensor is absent, has another shape, or is not finite.
         """
         blocks = [(mul, ir) for mul, ir in irreps_in] + ([(extra, Irrep("0e"))] if extra else [])
         pairs = [(k, mul, ir, out.mul) for k, (mul, ir) in enumerate(blocks) for out in irreps_out if out.ir == ir]
@@ -82,12 +88,14 @@ class Tensors:
                 constants = matrix
             else:
                 matrices[ir] = matrix
-        bias = f"{name}.bias"
         scalars = sum(mul for mul, ir in irreps_out if ir == Irrep("0e"))
-        if bias not in self or not self._left[bias].numel():
-            self._left.pop(bias, None)
-            return Linear(matrices, constants, torch.zeros(scalars, dtype=torch.float64))
-        return Linear(matrices, constants, self.take(bias, scalars))
+        biases = self._biases(f"{name}.bias", scalars) if bias else torch.zeros(scalars, dtype=torch.float64)
+        return Linear(matrices, constants, biases)
+
+    def _biases(self, name: str, count: int) -> Tensor:
+        if name not in self:
+            raise ModelFileError(f"its setting 'use_bias_in_linear' is true, and its weights lack '{name}'")
+        return self.take(name, count)
 
     def take_species_product(self, name: str, irreps_in: Irreps, num_species: int, irreps_out: Irreps) -> Linear:
         """Return the matrices ``(species, in, out)`` of e3nn's product with the one-hot element, normalised."""
@@ -119,7 +127,8 @@ class Tensors:
         Raises:
             ModelFileError: the checkpoint has weights that its settings do not explain.
         """
-        left = sorted(name for name in self._left if not name.endswith(_CONSTANTS))
+        # Linear maps without biases have an empty tensor of that name.
+        left = sorted(name for name, value in self._left.items() if value.numel() and not name.endswith(_CONSTANTS))
         if left:
             raise ModelFileError(f"it has weights that its settings do not explain: {', '.join(left[:3])}")
 

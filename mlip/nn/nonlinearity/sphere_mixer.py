@@ -13,6 +13,9 @@ from mlip.nn.nonlinearity.base import Nonlinearity
 from mlip.ops.constants import ConstantsModule
 from mlip.ops.sphere_grid import exact_resolution, gauss_legendre_grid
 
+LARGEST_RESOLUTION = 500
+"""Latitudes or longitudes: a damaged number would fill the memory with the points of a grid."""
+
 
 class GridMixer(ConstantsModule):
     """Read features as functions on the sphere, mix channels at every point, project back (arXiv 2509.08418).
@@ -147,6 +150,9 @@ class SphereMixer(Nonlinearity):
 
 def _read_resolution(resolution: Sequence[int]) -> tuple[int, int]:
     pair = tuple(resolution) if isinstance(resolution, Sequence) else ()
-    if len(pair) != 2 or any(type(number) is not int or number < 1 for number in pair):
-        raise ConfigError(f"resolution must be [latitudes, longitudes] of a grid, or null, got {resolution!r}.")
+    if len(pair) != 2 or any(type(number) is not int or not 1 <= number <= LARGEST_RESOLUTION for number in pair):
+        raise ConfigError(
+            f"resolution must be [latitudes, longitudes] of a grid, each from 1 to {LARGEST_RESOLUTION}, or null, got "
+            f"{resolution!r}."
+        )
     return pair

@@ -23,6 +23,11 @@ class Envelope(nn.Module, ABC):
             raise ConfigError(f"{type(self).__name__} needs a cutoff > 0 Å, got {cutoff}.")
         self.cutoff = float(cutoff)
 
+    @property
+    def end(self) -> float:
+        """Å from which on it is zero: the cutoff, unless it learns to end before."""
+        return self.cutoff
+
     @abstractmethod
     def forward(self, distances: Tensor) -> Tensor:
         """Evaluate the envelope: ``(edges,)`` in Å to ``(edges,)``, dimensionless."""

@@ -34,6 +34,10 @@ class LearnedRange(Envelope):
         self.zero_derivatives = inner.zero_derivatives
         self.shrinkage = nn.Parameter(torch.zeros(()))
 
+    @property
+    def end(self) -> float:
+        return self.envelope.end / (1 + abs(float(self.shrinkage.detach())))
+
     def forward(self, distances: Tensor) -> Tensor:
         # Not abs: its gradient at zero is zero, and the range would never leave the cutoff.
         shrinkage = torch.where(self.shrinkage < 0, -self.shrinkage, self.shrinkage)

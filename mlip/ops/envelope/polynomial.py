@@ -5,6 +5,9 @@ from torch import Tensor
 from mlip.core.errors import ConfigError
 from mlip.ops.envelope.base import Envelope
 
+LARGEST_POWER = 1000
+"""Terms of the sum: a damaged number would be summed for minutes."""
+
 
 class Polynomial(Envelope):
     """``1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2)``, x = r / r_c.
@@ -21,8 +24,8 @@ class Polynomial(Envelope):
 
     def __init__(self, cutoff: float, p: int = 6) -> None:
         super().__init__(cutoff)
-        if p < 2 or p != int(p):
-            raise ConfigError(f"Polynomial needs a whole p >= 2, got {p}.")
+        if not 2 <= p <= LARGEST_POWER or p != int(p):
+            raise ConfigError(f"Polynomial needs a whole p from 2 to {LARGEST_POWER}, got {p}.")
         self.p = int(p)
 
     def forward(self, distances: Tensor) -> Tensor:

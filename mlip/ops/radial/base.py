@@ -7,6 +7,9 @@ from torch import Tensor
 from mlip.core.errors import ConfigError
 from mlip.ops.constants import ConstantsModule
 
+LARGEST_NUM_BASIS = 1000
+"""Functions of a basis: some are written as lists, and a damaged number would fill the memory."""
+
 
 class RadialBasis(ConstantsModule, ABC):
     """Smooth functions of the distance, without envelope.
@@ -18,8 +21,8 @@ class RadialBasis(ConstantsModule, ABC):
 
     def __init__(self, num_basis: int, cutoff: float) -> None:
         super().__init__()
-        if num_basis < 1:
-            raise ConfigError(f"{type(self).__name__} needs num_basis >= 1, got {num_basis}.")
+        if not 1 <= num_basis <= LARGEST_NUM_BASIS:
+            raise ConfigError(f"{type(self).__name__} needs num_basis from 1 to {LARGEST_NUM_BASIS}, got {num_basis}.")
         if not cutoff > 0:
             raise ConfigError(f"{type(self).__name__} needs a cutoff > 0 Å, got {cutoff}.")
         self.num_basis = num_basis

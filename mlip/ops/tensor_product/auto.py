@@ -199,15 +199,21 @@ def _description(factory: Factory) -> str:
 
 
 def _build_all(factories: dict[str, Factory], arguments: tuple[Any, ...]) -> dict[str, TensorProduct]:
-    products, refusals = {}, []
+    products, refusals = {}, {}
     for name, factory in factories.items():
         try:
             products[name] = factory(*arguments)
         except ConfigError as error:
-            refusals.append(f"{name}: {error}")
+            refusals[name] = error
     if not products:
-        raise ConfigError("No candidate can do this. " + " ".join(refusals))
+        raise none_can(refusals)
     return products
+
+
+def none_can(refusals: Mapping[str, ConfigError]) -> ConfigError:
+    """Return one sentence about candidates that all refuse: they form one product, so one reason stands for all."""
+    reason = next(iter(refusals.values()), "there are no candidates.")
+    return ConfigError(f"None of the candidates ({', '.join(refusals)}) can do this: {reason}")
 
 
 def _check_same(products: dict[str, TensorProduct], filter_is_harmonics: bool) -> None:

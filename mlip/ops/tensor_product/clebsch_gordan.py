@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from e3nn.o3 import Irreps
 from e3nn.o3 import TensorProduct as E3nnTensorProduct
 from torch import Tensor
 
@@ -15,7 +16,7 @@ class ClebschGordan(PathProduct):
     """Computed by e3nn, in e3nn's layout: the oracle of the other backends, so not the fast one."""
 
     def set_up(self) -> None:
-        self.product = e3nn_product(self)
+        self.product = e3nn_product(*e3nn_arguments(self))
         for part in self.product.modules():
             # e3nn's constants stay out of the state dict, so that model files do not depend on the backend.
             part._non_persistent_buffers_set.update(part._buffers)
@@ -51,27 +52,34 @@ class ClebschGordan(PathProduct):
         return moved
 
 
-def e3nn_product(product: PathProduct) -> E3nnTensorProduct:
-    """Return e3nn's own product with the paths, the mode and the normalisation of ours, always with weights."""
-    plain = product.normalization == "none"
+def e3nn_arguments(product: PathProduct) -> tuple[Irreps, Irreps, Irreps, tuple[tuple, ...], str]:
+    """Return what :func:`e3nn_product` needs to know of a product; equal for equal products, and hashable."""
     # e3nn divides by the number of terms that there are, a smaller product by that of the whole one.
-    summed = not plain and product.mode in ("uuu", "uvw")
+    summed = product.normalization != "none" and product.mode in ("uuu", "uvw")
     shares = [
         product.num_terms(p, product.paths) / product.num_terms(p, product.all_paths) if summed else 1.0
         for p in product.paths
     ]
+    paths = [
+        (p.in1, p.in2, target, product.mode, True, share)
+        for p, target, share in zip(product.paths, product.targets, shares)
+    ]
+    return product.irreps_in1, product.irreps_in2, product.irreps_out, tuple(paths), product.normalization
+
+
+def e3nn_product(
+    in1: Irreps, in2: Irreps, out: Irreps, paths: tuple[tuple, ...], normalization: str
+) -> E3nnTensorProduct:
+    """Return e3nn's own product with the paths, the mode and the normalisation of ours, always with weights."""
     return E3nnTensorProduct(
-        product.irreps_in1,
-        product.irreps_in2,
-        product.irreps_out,
-        [
-            (p.in1, p.in2, target, product.mode, True, share)
-            for p, target, share in zip(product.paths, product.targets, shares)
-        ],
+        in1,
+        in2,
+        out,
+        list(paths),
         shared_weights=False,
         internal_weights=False,
-        irrep_normalization=product.normalization,
-        path_normalization="none" if plain else "element",
+        irrep_normalization=normalization,
+        path_normalization="none" if normalization == "none" else "element",
     )
 
 
