@@ -12,6 +12,7 @@ from mlip.cli.training.checks import (
     build_losses,
     check_labels,
     check_level,
+    check_needs,
     check_orbitals,
     check_predictions,
     check_shapes,
@@ -121,13 +122,14 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     with ProgressBar("reading the data", console) as report:
         parts = load_parts(OmegaConf.to_container(config.data, resolve=True), report)
     check_labels(parts, losses)
+    check_needs(parts, losses)
     stated = config.statistics.elements is not None
     model, settings, parent = make_model(config, parts, console, resume)
     check_predictions(model, losses)
     check_level(parts, model)
     check_trained(model, losses, None if parent is None else console)
     # The energy is evaluated where there is one, trained or not.
-    fields = {"energy", *model.needs} | {field for loss in losses.values() for field in loss.required}
+    fields = {"energy", *model.needs} | {field for loss in losses.values() for field in (*loss.required, *loss.needs)}
     replay = load_replay(config, parts, fields, console)
     graphs = build_graphs(parts, replay, model, fields, stated, resume, console)
     check_shapes(model, graphs["train"], losses)

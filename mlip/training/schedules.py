@@ -47,13 +47,8 @@ class Schedule(ABC):
         self.base_rates = list(state["base_rates"])
 
 
-class WarmupCosine(Schedule):
-    """Linear warm-up, then half a cosine down to ``final`` (arXiv 1608.03983, eq. 5, one period).
-
-    Args:
-        warmup: fraction of the steps.
-        final: factor at the end.
-    """
+class _WarmupDecay(Schedule):
+    """Linear warm-up, then from 1 down to ``final`` in the shape of a subclass."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.02, final: float = 0.01) -> None:
         super().__init__(optimizer, total_steps)
@@ -62,11 +57,39 @@ class WarmupCosine(Schedule):
         self.warmup_steps = _warmup_steps(warmup, total_steps)
         self.final = final
 
+    @abstractmethod
+    def _left(self, done: float) -> float:
+        """Return what is left of the way from 1 to ``final``, from 1 at ``done`` 0 to 0 at ``done`` 1."""
+
     def factor(self, step: float) -> float:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+        return self.final + (1 - self.final) * self._left(done)
+
+
+class WarmupCosine(_WarmupDecay):
+    """Linear warm-up, then half a cosine down to ``final`` (arXiv 1608.03983, eq. 5, one period).
+
+    Args:
+        warmup: fraction of the steps.
+        final: factor at the end.
+    """
+
+    def _left(self, done: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+
+class WarmupLinear(_WarmupDecay):
+    """Linear warm-up, then a straight line down to ``final``: QHNet's and SPHNet's.
+
+    Args:
+        warmup: fraction of the steps.
+        final: factor at the end.
+    """
+
+    def _left(self, done: float) -> float:
+        return 1 - done
 
 
 class Plateau(Schedule):

@@ -8,7 +8,7 @@ import torch
 from mlip.core.errors import ConfigError
 from mlip.training.losses.weights import constant
 from mlip.training.optimizers import adamw
-from mlip.training.schedules import Plateau, WarmupCosine
+from mlip.training.schedules import Plateau, WarmupCosine, WarmupLinear
 
 
 def optimizer(lr: float = 0.1) -> torch.optim.Optimizer:
@@ -23,6 +23,14 @@ def test_warmup_cosine():
     assert schedule.factor(100) == pytest.approx(0.05)
     factors = [schedule.factor(step) for step in range(10, 101)]
     assert factors == sorted(factors, reverse=True)
+
+
+def test_warmup_linear():
+    schedule = WarmupLinear(optimizer(), total_steps=110, warmup=1 / 11, final=0.1)
+    assert schedule.factor(4) == pytest.approx(0.5)
+    assert schedule.factor(10) == pytest.approx(1.0)
+    assert schedule.factor(60) == pytest.approx(0.55)
+    assert schedule.factor(500) == pytest.approx(0.1)
 
 
 def test_the_rate_of_every_group_is_set():
@@ -50,7 +58,7 @@ def test_plateau_reduces_after_patience_and_resumes():
     ("kind", "option", "value"),
     [
         *[(WarmupCosine, "warmup", value) for value in (1.5, "abc", float("nan"))],
-        *[(WarmupCosine, "final", value) for value in (-0.1, None)],
+        *[(kind, "final", value) for kind in (WarmupCosine, WarmupLinear) for value in (-0.1, None)],
         *[(Plateau, "warmup", value) for value in (-0.5, None)],
         (Plateau, "reduce", "0.5"),
         (Plateau, "patience", 0.5),

@@ -73,6 +73,23 @@ def check_labels(parts: Parts, losses: dict[str, Any]) -> None:
                 )
 
 
+def check_needs(parts: Parts, losses: dict[str, Any]) -> None:
+    """Refuse losses of what the data do not bring.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    from mlip.core.errors import ConfigError
+
+    for name, loss in losses.items():
+        for field in loss.needs:
+            if not all(field in part.fields() for part in (parts.train, parts.valid)):
+                raise ConfigError(
+                    f"The loss '{name}' needs '{field}' of every structure, which the data do not have. Have it "
+                    f"computed once by mlip data prepare … data.dataset.{field}=compute out=STORE, train on the store."
+                )
+
+
 def check_predictions(model: AtomisticModel, losses: dict[str, Any]) -> None:
     """Refuse losses of fields that the model does not predict.
 

@@ -20,10 +20,12 @@ class Loss(nn.Module, ABC):
 
     Attributes:
         required: fields that must be predicted and labelled.
+        needs: further fields that the data must have, e.g. overlaps.
         everywhere: whether all structures must have the label; if not, those without do not count.
     """
 
     required: tuple[str, ...]
+    needs: tuple[str, ...] = ()
     everywhere: bool = True
 
     def __init__(self, weight: float | WeightSchedule, penalty: Penalty) -> None:
