@@ -1,0 +1,202 @@
+"""The convolution as operators of torch: differentiable to any order, made of four compiled functions."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlip.ops.kernels.compiler import load_library
+from mlip.ops.kernels.convolution_source import convolution_source
+from mlip.ops.kernels.form import ConvolutionForm
+
+SCALARS = {torch.float32: "float", torch.float64: "double"}
+
+_FORMS: dict[str, ConvolutionForm] = {}
+
+# x, y, w are the operands, h… tangents of them, g the cotangent of the result; an unwanted gradient is empty.
+_LIBRARY = torch.library.Library("mlip", "FRAGMENT")
+_OPERANDS = "Tensor x, Tensor y, Tensor w"
+_TANGENTS = "Tensor hx, Tensor hy, Tensor hw"
+_EDGES = "Tensor senders, Tensor starts, str key"
+_LIBRARY.define(f"convolution({_OPERANDS}, {_EDGES}) -> Tensor")
+_LIBRARY.define(f"convolution_backward({_OPERANDS}, Tensor g, {_EDGES}, bool[] wanted) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define(f"convolution_tangent({_OPERANDS}, {_TANGENTS}, {_EDGES}) -> Tensor")
+_LIBRARY.define(
+    f"convolution_backward_tangent({_OPERANDS}, {_TANGENTS}, Tensor g, {_EDGES}, bool[] wanted) "
+    "-> (Tensor, Tensor, Tensor)"
+)
+
+
+def prepare(form: ConvolutionForm, dtype: torch.dtype) -> str:
+    """Build or load what computes a form, and return the key that :func:`convolution` is called with.
+
+    Raises:
+        mlip.ops.kernels.compiler.NoCompiler: it cannot be built here.
+    """
+    _FORMS[form.key] = form
+    _functions(form.key, dtype)
+    return form.key
+
+
+def convolution(x: Tensor, y: Tensor, weight: Tensor, senders: Tensor, starts: Tensor, key: str) -> Tensor:
+    """Return ``out[i] = Σ_e Σ c x[sender] y[e] w[e]`` over the edges e of receiver i.
+
+    Args:
+        x: ``(nodes, x_size)``.
+        y: ``(edges, y_size)``; edges are sorted by receiver.
+        weight: ``(edges, weight_size)``.
+        senders: ``(edges,)`` int64.
+        starts: ``(nodes + 1,)`` int64, the first edge of each receiver, and the number of edges.
+        key: of a form, from :func:`prepare`.
+
+    Returns:
+        ``(nodes, out_size)``.
+    """
+    return torch.ops.mlip.convolution(x, y, weight, senders, starts, key)
+
+
+@lru_cache(maxsize=256)
+def _functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
+    return load_library(convolution_source(_FORMS[key], SCALARS[dtype]))
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _forward(name: str, operands: list[Tensor], senders: Tensor, starts: Tensor, key: str) -> Tensor:
+    operands = [operand.contiguous() for operand in operands]
+    nodes = len(starts) - 1
+    out = operands[0].new_empty(nodes, _FORMS[key].out_size)
+    getattr(_functions(key, out.dtype), name)(
+        *map(_pointer, operands), _pointer(senders), _pointer(starts), ctypes.c_int64(nodes), _pointer(out),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _backward(
+    name: str, operands: list[Tensor], g: Tensor, senders: Tensor, starts: Tensor, key: str, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    operands, g = [operand.contiguous() for operand in operands], g.contiguous()
+    x, y, w = operands[:3]
+    threads = torch.get_num_threads()
+    # Every thread adds up the gradients of the senders on its own: no two write to one place.
+    gx = x.new_zeros(threads, *x.shape) if wanted[0] else None
+    gy, gw = (torch.empty_like(t) if want else None for t, want in zip((y, w), wanted[1:]))
+    getattr(_functions(key, x.dtype), name)(
+        *map(_pointer, operands), _pointer(g), _pointer(senders), _pointer(starts), ctypes.c_int64(len(starts) - 1),
+        _pointer(gx), ctypes.c_int64(x.numel()), _pointer(gy), _pointer(gw), threads,
+    )  # fmt: skip
+    if gx is not None:
+        gx = gx[0] if threads == 1 else gx.sum(0)
+    return tuple(t.new_empty(0) if gradient is None else gradient for t, gradient in zip((x, y, w), (gx, gy, gw)))
+
+
+def _shape(operands: list[Tensor], starts: Tensor, key: str) -> Tensor:
+    return operands[0].new_empty(starts.shape[0] - 1, _FORMS[key].out_size)
+
+
+def _shapes(operands: list[Tensor], wanted: list[bool]) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(t) if want else t.new_empty(0) for t, want in zip(operands, wanted))
+
+
+_LIBRARY.impl("convolution", lambda x, y, w, *edges: _forward("forward", [x, y, w], *edges), "CPU")
+_LIBRARY.impl("convolution_backward", lambda x, y, w, g, *rest: _backward("backward", [x, y, w], g, *rest), "CPU")
+_LIBRARY.impl("convolution_tangent", lambda *a: _forward("forward_tangent", list(a[:6]), *a[6:]), "CPU")
+_LIBRARY.impl("convolution_backward_tangent", lambda *a: _backward("backward_tangent", list(a[:6]), *a[6:]), "CPU")
+torch.library.register_fake("mlip::convolution", lambda x, y, w, s, starts, key: _shape([x], starts, key))
+torch.library.register_fake("mlip::convolution_backward", lambda x, y, w, g, s, t, k, wanted: _shapes([x, y, w], wanted))
+torch.library.register_fake("mlip::convolution_tangent", lambda *a: _shape([a[0]], a[7], a[8]))
+torch.library.register_fake("mlip::convolution_backward_tangent", lambda *a: _shapes(list(a[:3]), a[10]))
+
+
+def _keep(count: int) -> Any:
+    """Return what notes the operands of a call, ``count`` tensors and then senders, starts and the key."""
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:count], inputs[count], inputs[count + 1])
+        ctx.key = inputs[count + 2]
+        ctx.wanted = inputs[count + 3] if len(inputs) > count + 3 else None
+
+    return setup
+
+
+def _pick(gradients: tuple[Tensor, ...], wanted: list[bool]) -> list[Tensor | None]:
+    return [gradient if want else None for gradient, want in zip(gradients, wanted)]
+
+
+def _gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+    x, y, w, senders, starts = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:3])
+    found = torch.ops.mlip.convolution_backward(x, y, w, g, senders, starts, ctx.key, wanted)
+    return *_pick(found, wanted), None, None, None
+
+
+def _gradient_of_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+    x, y, w, g, senders, starts = ctx.saved_tensors
+    # The form is linear in each operand, so that its second derivatives along h are tangents of the gradients.
+    tangents = [
+        torch.zeros_like(t) if h is None or not want else h for t, h, want in zip((x, y, w), cotangents, ctx.wanted)
+    ]
+    wanted = list(ctx.needs_input_grad[:3])
+    edges = senders, starts, ctx.key
+    found: list[Tensor | None] = [None] * 3
+    if any(wanted):
+        found = _pick(torch.ops.mlip.convolution_backward_tangent(x, y, w, *tangents, g, *edges, wanted), wanted)
+    for_g = torch.ops.mlip.convolution_tangent(x, y, w, *tangents, *edges) if ctx.needs_input_grad[3] else None
+    return *found, for_g, None, None, None, None
+
+
+def _plain_tangent(x: Tensor, y: Tensor, w: Tensor, hx: Tensor, hy: Tensor, hw: Tensor, *edges: Any) -> Tensor:
+    return sum(torch.ops.mlip.convolution(*operands, *edges) for operands in ((hx, y, w), (x, hy, w), (x, y, hw)))
+
+
+def _composed(ctx: Any, count: int, function: Any, cotangents: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
+    """Third derivatives and beyond, seldom wanted: through sums of the operators above."""
+    *operands, senders, starts = ctx.saved_tensors
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views are places to stop at: one operand may have been made from another.
+        operands = [operand.view_as(operand) for operand in operands]
+        results = function(*operands, senders, starts, ctx.key)
+    needed = [operand for operand, want in zip(operands, ctx.needs_input_grad) if want]
+    with torch.enable_grad():
+        pairs = [(r, c) for r, c in zip(results, cotangents) if c is not None and c.numel() and r.requires_grad]
+        made, given = zip(*pairs)
+        found = torch.autograd.grad(made, needed, given, create_graph=again, allow_unused=True)
+    each = iter(found)
+    return tuple(next(each) if want else None for want in ctx.needs_input_grad[:count])
+
+
+def _gradient_of_tangent(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+    return *_composed(ctx, 6, lambda *a: (_plain_tangent(*a),), (g,)), None, None, None
+
+
+def _plain_backward_tangent(
+    x: Tensor, y: Tensor, w: Tensor, hx: Tensor, hy: Tensor, hw: Tensor, g: Tensor, *edges: Any
+) -> tuple[Tensor, ...]:
+    sums: list[Tensor | None] = [None] * 3
+    for place, operands in enumerate(((hx, y, w), (x, hy, w), (x, y, hw))):
+        wanted = [k != place for k in range(3)]
+        for k, part in enumerate(torch.ops.mlip.convolution_backward(*operands, g, *edges, wanted)):
+            if wanted[k]:
+                sums[k] = part if sums[k] is None else sums[k] + part
+    return tuple(sums)
+
+
+def _gradient_of_backward_tangent(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+    kept = tuple(c if want else None for c, want in zip(cotangents, ctx.wanted))
+    return *_composed(ctx, 7, _plain_backward_tangent, kept), None, None, None, None
+
+
+torch.library.register_autograd("mlip::convolution", _gradient, setup_context=_keep(3), lib=_LIBRARY)
+torch.library.register_autograd("mlip::convolution_backward", _gradient_of_backward, setup_context=_keep(4), lib=_LIBRARY)
+torch.library.register_autograd("mlip::convolution_tangent", _gradient_of_tangent, setup_context=_keep(6), lib=_LIBRARY)
+torch.library.register_autograd(
+    "mlip::convolution_backward_tangent", _gradient_of_backward_tangent, setup_context=_keep(7), lib=_LIBRARY
+)
