@@ -55,6 +55,7 @@ def train(
     mlip train experiment=3bpa data.path=FOLDER                    # a tested recipe on your copy of 3BPA
     mlip train data.path=my.xyz name=my cutoff=6.0 max_epochs=200  # your own extxyz file
     mlip train data.path=my.xyz 'loss=[energy,forces,stress]'      # crystals with stress
+    mlip train data=qh9 model=qhnet 'loss=[hamiltonian]' …         # Hamiltonians
     mlip train model=facet model/radial=bessel trainer=gpu …       # other components
     mlip train --resume runs/my                                    # after Ctrl-C or a crash
     mlip train finetune.model=runs/my/model.safetensors data.path=new.xyz name=new   # from trained weights
