@@ -12,7 +12,6 @@ from mlip.cli.training.checks import (
     build_losses,
     check_labels,
     check_level,
-    check_needs,
     check_orbitals,
     check_predictions,
     check_shapes,
@@ -55,7 +54,6 @@ def train(
     mlip train experiment=3bpa data.path=FOLDER                    # a tested recipe on your copy of 3BPA
     mlip train data.path=my.xyz name=my cutoff=6.0 max_epochs=200  # your own extxyz file
     mlip train data.path=my.xyz 'loss=[energy,forces,stress]'      # crystals with stress
-    mlip train data=qh9 model=qhnet 'loss=[hamiltonian]' …         # Hamiltonians
     mlip train model=facet model/radial=bessel trainer=gpu …       # other components
     mlip train --resume runs/my                                    # after Ctrl-C or a crash
     mlip train finetune.model=runs/my/model.safetensors data.path=new.xyz name=new   # from trained weights
@@ -123,7 +121,6 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     with ProgressBar("reading the data", console) as report:
         parts = load_parts(OmegaConf.to_container(config.data, resolve=True), report)
     check_labels(parts, losses)
-    check_needs(parts, losses)
     stated = config.statistics.elements is not None
     model, settings, parent = make_model(config, parts, console, resume)
     check_predictions(model, losses)

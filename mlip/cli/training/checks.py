@@ -56,7 +56,7 @@ def build_losses(config: DictConfig) -> dict[str, Any]:
 
 
 def check_labels(parts: Parts, losses: dict[str, Any]) -> None:
-    """Refuse losses of labels that some structure does not have.
+    """Refuse losses of labels, or of other fields, that some structure does not have.
 
     Raises:
         ConfigError: one sentence.
@@ -71,17 +71,6 @@ def check_labels(parts: Parts, losses: dict[str, Any]) -> None:
                     f"The loss '{name}' needs the label '{field}', all structures to train and validate on have "
                     f"{', '.join(parts.provides)}. Add it to data.dataset.labels, or leave the loss out."
                 )
-
-
-def check_needs(parts: Parts, losses: dict[str, Any]) -> None:
-    """Refuse losses of what the data do not bring.
-
-    Raises:
-        ConfigError: one sentence.
-    """
-    from mlip.core.errors import ConfigError
-
-    for name, loss in losses.items():
         for field in loss.needs:
             if not all(field in part.fields() for part in (parts.train, parts.valid)):
                 raise ConfigError(
