@@ -275,6 +275,6 @@ class HamiltonianNetwork(AtomisticModel):
         if initial is None or initial.shape != found.shape:
             raise StructureError(
                 "The model adds to the Hamiltonian of the initial guess, and this structure has none in "
-                f"{self.basis}: data need data.dataset.initial_guess=compute."
+                f"{self.basis}: data need data.dataset.initial_guess=compute (mlip data prepare)."
             )
         return initial.double()
