@@ -13,11 +13,12 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from mlip.calculators.ase import resolve_device
 from mlip.calculators.committee import Source, load_as_one
-from mlip.calculators.molecule_checks import CLOSED_SHELL, check_molecule
+from mlip.calculators.molecule_checks import check_molecule
 from mlip.calculators.orbital_result import OrbitalResult
 from mlip.core.errors import ConfigError
 from mlip.core.units import HARTREE
 from mlip.data.build_graph import graph_of
+from mlip.data.closed_shell import stated_electrons
 from mlip.data.pyscf_extra import require_pyscf
 from mlip.data.quantum import initial_hamiltonian, pyscf_functional
 from mlip.evaluation.predict import predict_each
@@ -144,7 +145,8 @@ class HamiltonianCalculator(Calculator):
         """Return what changed since the last calculation (ASE's interface); a charge in ``atoms.info`` counts."""
         changes = super().check_state(atoms, tol)
         if self.atoms is not None:
-            changes += [name for name in CLOSED_SHELL if self.atoms.info.get(name) != atoms.info.get(name)]
+            before, now = stated_electrons(self.atoms), stated_electrons(atoms)
+            changes += [name for name in {**before, **now} if before.get(name) != now.get(name)]
         return changes
 
     def calculate(

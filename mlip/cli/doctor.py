@@ -53,12 +53,13 @@ def doctor(
 
 def _read(path: Path, model: AtomisticModel) -> Any:
     """Read the user's structure and refuse what the model cannot evaluate."""
+    from mlip.calculators.molecule_checks import check_molecule
     from mlip.calculators.structure_checks import check_structure
     from mlip.data.inputs import stated_inputs
     from mlip.simulate.structures import read_structure
 
     atoms = read_structure(path)
-    check_structure(atoms, model)
+    (check_molecule if "hamiltonian" in model.fields else check_structure)(atoms, model)
     stated_inputs(atoms, model.inputs)
     return atoms
 

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from mlip.data.subset import Subset as Samples
     from mlip.evaluation.calibration import Calibration
     from mlip.evaluation.metrics import ErrorStatistics
+    from mlip.evaluation.one_pass import OnePass
     from mlip.evaluation.predict import Prediction
     from mlip.models.base import AtomisticModel
+
+
+_ROOM = 500_000_000
+"""Bytes of matrices that are kept to be drawn, so that these molecules are not computed again."""
 
 
 class Subset(StrEnum):
@@ -83,6 +88,7 @@ def evaluate(
     from mlip.core.errors import MlipError
     from mlip.evaluation.calibration import Calibration
     from mlip.evaluation.metrics import ErrorStatistics
+    from mlip.evaluation.one_pass import OnePass
     from mlip.evaluation.report import write_report
     from mlip.models.model_file import load_model
 
@@ -92,27 +98,27 @@ def evaluate(
     check_energies(potential, energies)
     with ProgressBar("reading the data", console) as progress:
         samples = _select(data, subset, exclude, progress)
-    _warn_if_trained_on(samples, potential, console)
     statistics = ErrorStatistics(_labels(samples, potential))
-    orbitals = orbital_report(potential, samples, energies, max_edges, console)
+    # Of Hamiltonians two molecules are drawn in the end, and which ones is not known before.
+    once = OnePass(samples, room=_ROOM if "hamiltonian" in potential.fields else 0)
+    orbitals = orbital_report(potential, once, energies, max_edges, console)
     record = {
         "model": str(model),
         "data": data,
         "subset": subset.value,
         "excluded": str(exclude) if exclude else None,
-        "structures": len(samples),
-        "sha256": samples.content_hash,
         "dtype": str(potential.dtype).removeprefix("torch."),
         "device": str(potential.device),
     }
     title = f"{model.name} on {_source(data)}" + ("" if subset is Subset.all else f" ({subset.value})")
-    results, calibration = _predict(potential, samples, statistics, max_edges, console), Calibration()
+    results, calibration = _predict(potential, once, statistics, max_edges, console), Calibration()
     try:
-        right = write_report(folder, samples, results, statistics, record, title, calibration, orbitals)
+        right = write_report(folder, once, results, statistics, record, title, calibration, orbitals)
     except MlipError:
         with suppress(OSError):
             folder.rmdir()
         raise
+    _warn_if_trained_on(once.content_hash, potential, console)
     if orbitals is None:
         _show(statistics, title, len(samples), console)
     else:
@@ -186,15 +192,15 @@ def _labels(samples: Samples, model: AtomisticModel) -> list[str]:
     return common
 
 
-def _warn_if_trained_on(samples: Samples, model: AtomisticModel, console: Console) -> None:
+def _warn_if_trained_on(content_hash: str, model: AtomisticModel, console: Console) -> None:
     data = model.metadata.get("data")
     trained = data.get("train") if isinstance(data, dict) else None
-    if isinstance(trained, dict) and trained.get("sha256") == samples.content_hash:
+    if isinstance(trained, dict) and trained.get("sha256") == content_hash:
         console.print("[yellow]Warning:[/yellow] the model was trained on exactly these structures.")
 
 
 def _predict(
-    model: AtomisticModel, samples: Samples, statistics: ErrorStatistics, max_edges: int, console: Console
+    model: AtomisticModel, samples: OnePass, statistics: ErrorStatistics, max_edges: int, console: Console
 ) -> Iterator[tuple[AtomGraph, Prediction]]:
     """Yield graphs and predictions, with a progress bar on a terminal."""
     from mlip.cli.progress import ProgressBar

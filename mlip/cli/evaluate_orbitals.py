@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlip.data.sample import Sample
-    from mlip.data.subset import Subset as Samples
+    from mlip.evaluation.one_pass import OnePass
     from mlip.evaluation.orbital_report import OrbitalReport
     from mlip.evaluation.predict import Prediction
     from mlip.models.base import AtomisticModel
@@ -35,7 +35,7 @@ def check_energies(model: AtomisticModel, energies: bool) -> None:
 
 
 def orbital_report(
-    model: AtomisticModel, samples: Samples, energies: bool, max_edges: int, console: Console
+    model: AtomisticModel, samples: OnePass, energies: bool, max_edges: int, console: Console
 ) -> OrbitalReport | None:
     """Return what collects the errors of Hamiltonians; None for a model that predicts none.
 
@@ -67,7 +67,7 @@ def orbital_report(
 
 
 def predicted_again(
-    model: AtomisticModel, samples: Samples, indices: Sequence[int], max_edges: int
+    model: AtomisticModel, samples: OnePass, indices: Sequence[int], max_edges: int
 ) -> list[tuple[Sample, Prediction]]:
     """Return some samples with their predicted Hamiltonians."""
     from mlip.data.loading import GraphDataset

@@ -51,7 +51,7 @@ def hamiltonian(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.  [default: the model's]")] = None,
 ) -> None:
-    """Predict the Hamiltonian of molecules, and what follows from it.
+    """Predict Hamiltonians and orbitals of molecules.
 
     \b
     mlip hamiltonian water.xyz --model runs/water/model.safetensors --diagonalize

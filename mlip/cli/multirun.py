@@ -218,13 +218,18 @@ def _summary(folder: Path) -> str:
         run = read_run(folder)
     except DataError as error:
         return str(error)
-    parts = [f"{title} {value:.4g} {unit}".rstrip() for title, value, unit in run.headlines()]
+    parts = [f"{title} {_short(value)} {unit}".rstrip() for title, value, unit in run.headlines()]
     step = run.step_cpu_ms if run.limited_by_cpu else run.step_ms
     if step is not None:
         parts.append(f"{step:.3g} ms a step")
     if run.seconds is not None:
         parts.append(f"{run.seconds / 60:.1f} min")
     return "validation MAE: " + ", ".join(parts)
+
+
+def _short(value: float) -> str:
+    """Return four digits, or the whole number above ten thousand: errors of matrices start at 10⁵ µEh."""
+    return f"{value:,.0f}" if value >= 9999.5 else f"{value:.4g}"
 
 
 @contextmanager

@@ -73,6 +73,8 @@ def splinify(
     from mlip.models.splinify import splinify as fit
 
     original = load_model(model)
+    if "energy" not in original.fields:
+        raise ConfigError(f"Potentials can be splinified, and '{model}' predicts {', '.join(original.fields)}.")
     weights = _option("radial_weights", "low_rank", rank=rank) if rank else _option("radial_weights", "linear")
     new, fits = fit(original, _option("radial", radial, num_basis=num_basis), weights, _distances(original, samples))
     _show_fits(original, new, fits, console)

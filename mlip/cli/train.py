@@ -12,7 +12,6 @@ from mlip.cli.training.checks import (
     build_losses,
     check_labels,
     check_level,
-    check_needs,
     check_orbitals,
     check_predictions,
     check_shapes,
@@ -122,7 +121,6 @@ def run(config: DictConfig, console: Console, resume: bool, leads: bool = True) 
     with ProgressBar("reading the data", console) as report:
         parts = load_parts(OmegaConf.to_container(config.data, resolve=True), report)
     check_labels(parts, losses)
-    check_needs(parts, losses)
     stated = config.statistics.elements is not None
     model, settings, parent = make_model(config, parts, console, resume)
     check_predictions(model, losses)

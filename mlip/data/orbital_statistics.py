@@ -8,15 +8,20 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mlip.core.errors import DataError
-from mlip.data.orbitals import orbital_table, shells
+from mlip.data.orbitals import num_orbitals, orbital_table, shells
 from mlip.data.sample import Sample
 
 NAMES = ("basis", "functional", "shells", "onsite", "onsite_difference")
 """What is collected."""
 
+NOT_STATED = "None"
+
 
 class OrbitalStatistics:
-    """Collects them sample by sample; samples without a Hamiltonian are passed over."""
+    """Collects them sample by sample; samples without a Hamiltonian are passed over.
+
+    Hamiltonians that state no basis are of no use to such a network. Others may be trained on the same data.
+    """
 
     def __init__(self) -> None:
         self._stated: dict[str, str] = {}
@@ -28,13 +33,13 @@ class OrbitalStatistics:
         """Add a sample.
 
         Raises:
-            DataError: another basis or functional than the samples before.
+            DataError: another basis or functional than the samples before, or a matrix that is not of that basis.
         """
         matrix = sample.labels.get("hamiltonian")
         if matrix is None:
             return
         for name in ("basis", "functional"):
-            value = str(sample.info.get(name))
+            value = str(sample.info.get(name, NOT_STATED))
             known = self._stated.setdefault(name, value)
             if value != known:
                 raise DataError(
@@ -42,6 +47,13 @@ class OrbitalStatistics:
                     "learns one level of theory."
                 )
         numbers, basis = sample.atoms.numbers, self._stated["basis"]
+        if basis == NOT_STATED:
+            return
+        size = num_orbitals(numbers, basis)
+        if matrix.shape != (size, size):
+            raise DataError(
+                f"{sample.source}: its Hamiltonian has shape {matrix.shape}, but in {basis} it has {size} orbitals."
+            )
         self._add("onsite", matrix, numbers, basis)
         initial = sample.labels.get("initial_hamiltonian")
         if initial is None:
@@ -68,7 +80,7 @@ class OrbitalStatistics:
 
         The last two are, for each symbol and degree l, the mean over atoms and m of the matrix between the shells of
         that degree, Hartree: of the Hamiltonian, and of its difference to the initial one. All are None where there
-        are no Hamiltonians, the last also where a sample has no initial one.
+        are no Hamiltonians with a basis, the last also where a sample has no initial one.
         """
         if not self._counts:
             return dict.fromkeys(NAMES)
@@ -77,7 +89,7 @@ class OrbitalStatistics:
         functional = self._stated["functional"]
         return {
             "basis": basis,
-            "functional": None if functional == "None" else functional,
+            "functional": None if functional == NOT_STATED else functional,
             "shells": {chemical_symbols[number]: list(shells(basis, number)) for number in elements},
             "onsite": self._means("onsite", elements),
             "onsite_difference": None if self._without_initial else self._means("onsite_difference", elements),

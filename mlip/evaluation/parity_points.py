@@ -37,7 +37,8 @@ class Panel:
 
     Attributes:
         title: quantity.
-        unit: of the axes; errors are in ``m`` + unit. Empty for plain numbers, whose errors are plain, too.
+        unit: of the axes; errors are in ``m`` + unit, those of Hartree in µEh. Empty for plain numbers, whose errors
+            are plain, too.
         reference, predicted: ``(points,)``, labelled values only.
         group: ``(points,)`` name of each point's colour group; empty strings for none.
         rmse, mae: of all points, in ``unit``.

@@ -81,8 +81,8 @@ def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 def _draw(parity: Axes, residual: Axes, panel: Panel) -> None:
     """Fill one column: parity above, errors below."""
-    error_unit = f"m{panel.unit}" if panel.unit else ""
-    error = (panel.predicted - panel.reference) / (MEV if panel.unit else 1.0)
+    error_unit, size = _errors_in(panel.unit)
+    error = (panel.predicted - panel.reference) / size
     values = np.concatenate([panel.reference, panel.predicted])
     # A single value (one structure) still needs an axis of some width.
     margin = 0.04 * np.ptp(values) or 0.1
@@ -95,7 +95,7 @@ def _draw(parity: Axes, residual: Axes, panel: Panel) -> None:
     else:
         _points(parity, residual, panel, error)
     parity.set(xlim=(low, high), ylim=(low, high), ylabel=_over("predicted", panel.unit))
-    parity.set_title(f"{panel.title}\n{_errors_text(panel, error_unit)}", fontsize=10)
+    parity.set_title(f"{panel.title}\n{_errors_text(panel)}", fontsize=10)
     residual.set(xlabel=_over("reference", panel.unit), ylabel=_over("error", error_unit))
     residual.xaxis.set_major_locator(MaxNLocator(5))
     for axes in (parity, residual):
@@ -122,7 +122,7 @@ def _points(parity: Axes, residual: Axes, panel: Panel, error: np.ndarray) -> No
         residual.scatter(panel.reference[of_group], error[of_group], **style)
     if len(names) > 1 or names[0]:
         parity.legend(
-            title=f"RMSE / m{panel.unit}",
+            title=_over("RMSE", _errors_in(panel.unit)[0]),
             fontsize=8,
             title_fontsize=8,
             loc="upper left",
@@ -137,8 +137,15 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, aspect: int = 1) -> None:
     axes.hexbin(x, y, gridsize=(90, max(1, 52 // aspect)), bins="log", mincnt=1, cmap="viridis", linewidths=0)
 
 
-def _errors_text(panel: Panel, unit: str) -> str:
-    size = MEV if panel.unit else 1.0
+def _errors_in(unit: str) -> tuple[str, float]:
+    """Return the unit of errors of values in a unit, and its size: thousandths; of Hartree millionths, as in QH9."""
+    if unit == "Eh":
+        return "µEh", 1e-6
+    return (f"m{unit}", MEV) if unit else ("", 1.0)
+
+
+def _errors_text(panel: Panel) -> str:
+    unit, size = _errors_in(panel.unit)
     drawn = "" if panel.count == len(panel.reference) else f", {len(panel.reference):,} drawn"
     text = f"RMSE {short(panel.rmse / size)}, MAE {short(panel.mae / size)} {unit}".rstrip()
     return f"{text}  (n = {panel.count:,}{drawn})"

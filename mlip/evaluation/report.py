@@ -23,6 +23,7 @@ from mlip.data.sample import Sample
 from mlip.evaluation.accuracy import Accuracy, AccuracyCount
 from mlip.evaluation.calibration import Calibration
 from mlip.evaluation.metrics import ErrorStatistics
+from mlip.evaluation.one_pass import OnePass
 from mlip.evaluation.orbital_report import FILES, OrbitalReport
 from mlip.evaluation.parity_points import ParityPoints
 from mlip.evaluation.plots import draw_parity
@@ -31,7 +32,7 @@ from mlip.evaluation.predict import Prediction
 
 def write_report(
     folder: str | os.PathLike[str],
-    samples: Iterable[Sample],
+    samples: OnePass,
     results: Iterable[tuple[AtomGraph, Prediction]],
     statistics: ErrorStatistics,
     record: Mapping[str, Any],
@@ -43,7 +44,7 @@ def write_report(
 
     Args:
         folder: is made if needed.
-        samples: structures.
+        samples: structures, of which none was taken before.
         results: their graphs and predictions, in the same order, from :func:`mlip.evaluation.predict.predict_each`.
         statistics: gets the errors while the results are gone through.
         record: further entries of ``metrics.json``: model, data, ….
@@ -63,7 +64,7 @@ def write_report(
 
     def write_all(path: Path) -> None:
         with path.open("w", encoding="utf-8") as handle:
-            for sample, (graph, prediction) in zip(samples, results, strict=True):
+            for sample, (graph, prediction) in zip(samples.taken(), results, strict=True):
                 write(handle, predicted_frame(sample, prediction), format="extxyz")
                 points.add(graph, prediction)
                 calibration.add(graph, prediction)
@@ -73,7 +74,8 @@ def write_report(
 
     write_atomically(folder / "predictions.xyz", write_all)
     panels, errors = points.panels(), statistics.compute()
-    content = {**record, "errors": errors, "counts": statistics.counts()}
+    content = {**record, "structures": len(samples), "sha256": samples.content_hash}
+    content |= {"errors": errors, "counts": statistics.counts()}
     if orbitals is not None:
         panels += orbitals.panels()
         errors |= orbitals.errors()

@@ -86,19 +86,26 @@ def _ancestors(key: str) -> list[str]:
 
 def _is_measured(key: str, known: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a setting follows from the data, e.g. ``statistics.num_neighbors``, ``model.num_neighbors``."""
-    if key.split(".")[0] == _MEASURED:
+    if _is_statistic(key):
         return not _is_stated(key, known)
-    return any(
-        all(_exact(values[key]) == _exact(values.get(name)) for values in known if key in values)
-        for name in dict.fromkeys(name for values in known for name in values)
-        if name.split(".")[0] == _MEASURED
-    )
+    having = [values for values in known if key in values]
+    names = [name for name in dict.fromkeys(name for values in known for name in values) if _is_statistic(name)]
+    if any(all(_exact(values[key]) == _exact(values.get(name)) for values in having) for name in names):
+        return True
+    # Which statistic it is may depend on another setting: onsite blocks are those of the matrix or of a difference.
+    names = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    return all(any(_exact(values[key]) == _exact(values.get(name)) for name in names) for values in having)
+
+
+def _is_statistic(name: str) -> bool:
+    return name.split(".")[0] == _MEASURED
 
 
 def _is_stated(key: str, known: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a statistic was set by hand: it differs although all that it is measured on is the same."""
     found: dict[tuple[Any, ...], Any] = {}
-    for values in known:
+    # What the model of a run does not read was not measured.
+    for values in (values for values in known if values.get(key) is not None):
         measured_on = tuple((name, _exact(value)) for name, value in values.items() if name.startswith(_MEASURED_ON))
         if found.setdefault(measured_on, _exact(values.get(key))) != _exact(values.get(key)):
             return True

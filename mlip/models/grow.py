@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, ModelFileError, did_you_mean
+from mlip.core.fields import FIELDS
 from mlip.data.elements import list_elements
 from mlip.models.base import AtomisticModel, sort_elements
 from mlip.models.build import build_model
@@ -44,7 +45,8 @@ def add_elements(
 
     Raises:
         ConfigError: an unknown symbol or start.
-        ModelFileError: a weight depends on the elements in another way than by a dimension that counts them.
+        ModelFileError: a weight depends on the elements in another way than by a dimension that counts them, or the
+            model predicts matrices over orbitals.
     """
     if start not in get_args(Start):
         hint = did_you_mean(str(start), get_args(Start))
@@ -53,6 +55,11 @@ def add_elements(
     new = [symbol for symbol in wanted if symbol not in known]
     if not new:
         return model, {}
+    if any(FIELDS[name].level == "orbital_pair" for name in model.fields if name in FIELDS):
+        raise ModelFileError(
+            f"{type(model).__name__} cannot get new elements: its matrices are laid out for the orbitals of "
+            f"{list_elements(known)}. Train a new model on data of all elements."
+        )
     origins = {symbol: (nearest_element(symbol, known),) if start == "nearest" else known for symbol in new}
     grown = build_model(_with_elements(model.config, known, origins), dtype=model.dtype)
     if grown.elements != wanted:

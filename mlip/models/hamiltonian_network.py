@@ -124,7 +124,9 @@ class HamiltonianNetwork(AtomisticModel):
         gates = {"pair_gate": pair_gate, "path_gate": path_gate}
         check_factories(
             front_end=front_end, radial=radial, envelope=envelope, radial_weights=radial_weights,
-            tensor_product=tensor_product, pair_product=pair_product,
+            tensor_product=tensor_product,
+            # As it is chosen on the command line: model/tensor_product@model.pair_product=NAME.
+            **{"tensor_product@model.pair_product": pair_product},
             **{name: gate for name, gate in gates.items() if gate is not None},
         )  # fmt: skip
         if pair_gate is not None and num_layers == 1:
@@ -273,6 +275,6 @@ class HamiltonianNetwork(AtomisticModel):
         if initial is None or initial.shape != found.shape:
             raise StructureError(
                 "The model adds to the Hamiltonian of the initial guess, and this structure has none in "
-                f"{self.basis}: data need data.dataset.initial_guess=compute."
+                f"{self.basis}: data need data.dataset.initial_guess=compute (mlip data prepare)."
             )
         return initial.double()

@@ -6,8 +6,9 @@ derivatives, which matrices have none of. Of a model that adds to an initial gue
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from itertools import product
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from mlip.core.fields import FIELDS
 from mlip.data.orbital_rotation import rotation_of_shells
 from mlip.models.base import AtomisticModel
 from mlip.testing.evaluate import evaluate, evaluate_many, largest
-from mlip.testing.field_checks import EXACT, SIGNAL, SMALLEST, steps_at_cutoff
+from mlip.testing.field_checks import EXACT, SIGNAL, SMALLEST, steps_at
 from mlip.testing.measurement import Measurement, worst
-from mlip.testing.smoothness import leaving_atom, leaving_pairs
+from mlip.testing.smoothness import crossings, leaving_atom, leaving_pairs
 from mlip.testing.structures import distorted, isolated_atom, molecule, within_reach
 from mlip.testing.symmetry import changed_inputs, random_orthogonal, transformed
 
@@ -109,24 +110,23 @@ def matrix_case_rows(model: AtomisticModel, structures: Mapping[str, Atoms]) -> 
 
 
 def matrix_cutoff_rows(model: AtomisticModel) -> Iterator[Measurement]:
-    """Yield the steps of every matrix and of its slope where an atom crosses the cutoff; ``model`` in float64.
+    """Yield the steps of every matrix and of its slope where an atom crosses the cutoff, or the end of an envelope
+    within it; ``model`` in float64.
 
     A model that jumps by design (``continuous``) is measured and may have any steps.
     """
     fields = matrix_fields(model)
-    steps = [steps_at_cutoff(model, at, fields) for at in _leaving(model)]
+    scenes = (*leaving_pairs(model), leaving_atom(model))
     free = "" if model.continuous else ", which jumps by design"
-    for field in fields:
-        value, slope = np.max([step[field] for step in steps], axis=0)
-        meaning = "the matrix jumps when an atom crosses the cutoff"
-        bars = (1e-6, 1e-5) if model.continuous else (np.inf, np.inf)
-        yield Measurement(f"{field} at the cutoff{free}", float(value), bars[0], UNIT, meaning)
-        meaning = "the matrix has a kink where an atom crosses the cutoff"
-        yield Measurement(f"slope of {field} at the cutoff{free}", float(slope), bars[1], f"{UNIT} / Å", meaning)
-
-
-def _leaving(model: AtomisticModel) -> list[Callable[[float], Atoms]]:
-    return [*leaving_pairs(model), leaving_atom(model)]
+    bars = (1e-6, 1e-5) if model.continuous else (np.inf, np.inf)
+    for place, distances in crossings(model).items():
+        steps = [steps_at(model, at, distance, fields) for at, distance in product(scenes, distances)]
+        for field in fields:
+            value, slope = np.max([step[field] for step in steps], axis=0)
+            meaning = f"the matrix jumps when an atom crosses {place}"
+            yield Measurement(f"{field} at {place}{free}", float(value), bars[0], UNIT, meaning)
+            meaning = f"the matrix has a kink where an atom crosses {place}"
+            yield Measurement(f"slope of {field} at {place}{free}", float(slope), bars[1], f"{UNIT} / Å", meaning)
 
 
 def _far_error(model: AtomisticModel, field: str, atoms: Atoms) -> float:

@@ -13,6 +13,9 @@ from mlip.ops.radial.base import RadialBasis
 
 Function = Callable[[Tensor], Tensor]
 
+MOST_DERIVATIVES = 4
+"""That are looked at in envelopes of which more vanish at the cutoff."""
+
 
 def derivatives(function: Function, distances: Tensor, order: int) -> list[Tensor]:
     """Return value and derivatives ``[f, f', …]`` by autograd, each ``(edges, functions)``."""
@@ -82,12 +85,12 @@ def envelope_errors(envelope: Envelope) -> dict[str, float]:
 
     Returns:
         ``at zero``: |f(0) − 1|; ``at the cutoff``: largest of f and its ``zero_derivatives``
-        derivatives there (in units of the cutoff), inside; ``beyond``: largest value and slope beyond the
+        derivatives there (at most four, in units of the cutoff), inside; ``beyond``: largest value and slope beyond the
         cutoff, exactly 0; ``rise``: largest increase between neighbours; ``outside [0, 1]``: by how much.
     """
     envelope = deepcopy(envelope).double()
     rc = envelope.cutoff
-    order = envelope.zero_derivatives
+    order = int(min(envelope.zero_derivatives, MOST_DERIVATIVES))
     edge = torch.tensor([rc, rc * (1 - 1e-12)], dtype=torch.float64)
     at_edge = [values.abs().max() * rc**k for k, values in enumerate(derivatives(envelope, edge, order))]
     far = torch.tensor([1.0000001, 1.1, 3.0, 1e3], dtype=torch.float64) * rc

@@ -24,6 +24,7 @@ from mlip.data.parts import Parts
 from mlip.evaluation.accuracy import AccuracyCount
 from mlip.evaluation.learning_curve import learning_curve_plot
 from mlip.evaluation.metrics import ErrorStatistics
+from mlip.evaluation.one_pass import OnePass
 from mlip.evaluation.parity_points import ParityPoints
 from mlip.evaluation.plots import draw_parity
 from mlip.evaluation.predict import predict_each
@@ -99,7 +100,8 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
     model = load_model(folder / MODEL, device=outcome.device)
     fields = [field for field in TARGETS if field in parts.provides and field in predictable(model)]
     labels = [*fields, *model.needs]
-    graphs = GraphDataset(parts.valid, model.graph_builder, labels=labels, once=True, inputs=model.inputs)
+    samples = OnePass(parts.valid)
+    graphs = GraphDataset(samples, model.graph_builder, labels=labels, once=True, inputs=model.inputs)
     statistics, points, count = ErrorStatistics(fields), ParityPoints(), AccuracyCount()
     results = track(
         predict_each(model, graphs, fields, statistics=statistics),
@@ -109,7 +111,7 @@ def finish(folder: Path, card: Mapping[str, Any], outcome: Outcome, parts: Parts
         transient=True,
         disable=not console.is_terminal,
     )
-    for sample, (graph, prediction) in zip(parts.valid, results, strict=True):
+    for sample, (graph, prediction) in zip(samples.taken(), results, strict=True):
         points.add(graph, prediction)
         count.add(sample, prediction)
     metrics, right = statistics.compute(), count.result()

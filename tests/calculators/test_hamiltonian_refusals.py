@@ -37,18 +37,23 @@ def scale(factor: float) -> Callable[[Atoms], object]:
 @pytest.mark.parametrize(
     ("atoms", "message"),
     [
-        (Atoms("NH3", np.eye(4, 3)), "The model knows H, O; the structure contains N"),
+        (Atoms("NH3", np.eye(4, 3)), "The structure contains N, which the model does not know; it knows H, O"),
         (Atoms(), "needs at least one atom"),
         (changed(lambda a: a.positions.__setitem__((0, 0), np.nan)), "Positions must be finite"),
-        (changed(lambda a: (a.center(5), a.set_pbc(True))), "periodic along a, b, c: if it is a molecule in a box"),
+        (
+            changed(lambda a: (a.center(5), a.set_pbc(True))),
+            "periodic along a, b, c, and the model knows neutral closed-shell molecules only: if it",
+        ),
         (changed(lambda a: a.set_pbc([False, True, False])), "periodic along b"),
         (changed(lambda a: a.info.update(charge=1)), "says charge 1, and the model knows neutral closed-shell"),
         (changed(lambda a: a.info.update(charge="-1")), "says charge -1"),
         (changed(lambda a: a.info.update(charge="plus")), "says charge plus"),
+        (changed(lambda a: a.info.update(Total_Charge=1)), "says Total_Charge 1"),
         (changed(lambda a: a.info.update(spin=3)), r"says spin 3 \(the multiplicity 2S \+ 1\).*, spin 1\."),
         (changed(lambda a: a.info.update(spin=0)), "says spin 0"),
         (changed(lambda a: a.info.update(multiplicity=2)), "says multiplicity 2"),
-        (changed(lambda a: a.set_initial_charges([1, 0, 0])), "initial_charges of the structure add up to 1 e"),
+        (changed(lambda a: a.set_initial_charges([1, 0, 0])), "The structure's initial_charges add up to 1 e"),
+        (changed(lambda a: a.set_initial_charges([np.nan, 0, 0])), "add up to nan e"),
         (changed(lambda a: a.set_initial_magnetic_moments([2, 0, 0])), "add up to 2 unpaired electrons"),
         (changed(lambda a: a.__delitem__(2)), "HO has an odd number of electrons, 9.*is an atom missing?"),
         (changed(scale(1 / 0.529177)), r"1\.87 times a bond: the positions are probably in Bohr, .* by 0\.529177"),
@@ -77,9 +82,12 @@ def test_a_charge_that_is_stated_later_is_seen() -> None:
     atoms = water()
     atoms.calc = HamiltonianCalculator(StoredHamiltonian(np.diag(np.arange(24.0))))
     atoms.get_dipole_moment()
-    atoms.info["charge"] = 1
-    with pytest.raises(StructureError, match="says charge 1"):
+    for key in ("charge", "total_charge"):
+        atoms.info = {}
         atoms.get_dipole_moment()
+        atoms.info[key] = 1
+        with pytest.raises(StructureError, match=f"says {key} 1"):
+            atoms.get_dipole_moment()
 
 
 def test_models_of_the_other_kind() -> None:
@@ -135,7 +143,11 @@ def molecules() -> dict[str, tuple[dict[str, object], type[Exception], str]]:
         "unit": ({"atom": atoms.replace("0.7572", "1.4309").replace("0.4692", "1.1084")}, StructureError, "in Bohr"),
         "ghost": ({"atom": atoms + "; ghost-O 0 0 5"}, StructureError, "Atom 3 is a ghost atom"),
         "core": ({"ecp": {"O": "bfd"}}, DataError, r"Atom 0 \(O\) has 2 electrons in an effective core .* with no ecp"),
-        "elements": ({"atom": "C 0 0 0; O 0 0 1.13"}, StructureError, "The model knows H, O; the structure contains C"),
+        "elements": (
+            {"atom": "C 0 0 0; O 0 0 1.13"},
+            StructureError,
+            "The structure contains C, which the model does not know; it knows H, O",
+        ),
     }
 
 

@@ -98,12 +98,14 @@ def test_failures_are_told_and_the_others_go_on():
     frames = [hydrogen(0.74), hydrogen(0.75, pbc=True), hydrogen(0.76, info={"charge": 1})]
     ase.io.write("mixed.xyz", frames)
     message = refusal("mixed.xyz", *CHEAP)
-    assert message.startswith("mixed.xyz:1: Only molecules can be computed, and this structure is periodic")
+    assert message.startswith(
+        "mixed.xyz:1: The structure is periodic along a, b, c, and only neutral closed-shell molecules"
+    )
     assert "2 of 3 structures cannot be computed; --on-error skip leaves them out." in message
     output = label("mixed.xyz", "--on-error", "skip", *CHEAP)
     assert "1 computed; 1 labelled in mixed_labels.db" in output
     assert "2 could not be computed:" in output
-    assert "mixed.xyz:2: It says charge 1" in output
+    assert "mixed.xyz:2: The structure says charge 1" in output
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_failures_are_told_and_the_others_go_on():
         (["h2.xyz", "--any-distance"], "readers of a .db refuse such molecules"),
         (["missing.xyz"], "There is no structure file 'missing.xyz'"),
         (["empty.yaml"], "is empty"),
-        (["radical.xyz"], r"radical.xyz:0: .*even number of electrons.* None of the 2 structures is usable\."),
+        (["radical.xyz"], r"radical.xyz:0: .*odd number of electrons.* None of the 2 structures is usable\."),
         (["bohr.xyz"], "bohr.xyz:0: The closest atoms are 1.398 Å apart, .* probably in Bohr"),
         (["uranium.xyz", "--basis", "6-31g"], "uranium.xyz:0: The basis 6-31g has no orbitals for U"),
         (["h2.xyz", "--max-cycle", "1", "--conv-tol", "1e-14"], "None of the structures could be computed; h2.xyz:0: "),

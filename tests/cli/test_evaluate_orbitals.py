@@ -12,15 +12,20 @@ import pytest
 from ase.io import read
 from typer.testing import CliRunner
 
+from mlip.cli import evaluate
 from mlip.cli.evaluate_orbitals import check_energies
 from mlip.cli.main import app
 from mlip.core.errors import ConfigError
 from mlip.data import pyscf_extra
+from mlip.data.content_hash import content_hash
+from mlip.data.datasets.qh9 import QH9Dataset
 from mlip.data.orbitals import reorder
 from mlip.data.quantum import overlap
 from mlip.evaluation import orbital_report, report
+from mlip.evaluation.orbital_plots import MatrixPicture
 from mlip.evaluation.parity_points import Panel
 from mlip.models.model_file import save_model
+from tests.calculators.hamiltonian_models import random_hamiltonian_model
 from tests.components import small_facet
 from tests.data.fixtures.qh9 import BOHR_ANGSTROM, WATER, write_dynamic
 from tests.evaluation.orbital_cases import BASIS, predictions, small_qhnet, waters
@@ -83,6 +88,35 @@ def test_orbitals_that_are_all_too_high(call, tmp_path: Path, monkeypatch: pytes
     frames = read(folder / "predictions.xyz", ":")
     assert len(frames) == 4
     assert "hamiltonian" not in frames[0].info
+
+
+def test_every_sample_is_read_once(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A guess takes PySCF seconds."""
+    pytest.importorskip("pyscf")
+    computed: list[np.ndarray] = []
+
+    def guess(numbers: np.ndarray, positions: np.ndarray, *level: str) -> np.ndarray:
+        computed.append(positions)
+        return np.zeros((24, 24))
+
+    write_waters(tmp_path / "water.db", 0.0)
+    monkeypatch.setattr("mlip.data.datasets.qh9.initial_hamiltonian", guess)
+    drawn: list[MatrixPicture] = []
+    monkeypatch.setattr(orbital_report, "matrix_plot", lambda path, pictures: drawn.extend(pictures))
+    monkeypatch.setattr(report, "draw_parity", lambda path, panels, title: None)
+    save_model("model.safetensors", random_hamiltonian_model("model.onsite=null", "model/target=difference"))
+    call("data.dataset.initial_guess=compute")
+    assert (len(computed), len(drawn)) == (4, 2)
+    found = Path("evaluate_water/metrics.json").read_text()
+    # Without room what is drawn is read again, and nothing else changes.
+    monkeypatch.setattr(evaluate, "_ROOM", 0)
+    call("data.dataset.initial_guess=compute", "--overwrite")
+    assert (len(computed), len(drawn)) == (4 + 4 + 2, 4)
+    assert all(np.array_equal(one.true, other.true) for one, other in zip(drawn[:2], drawn[2:], strict=True))
+    assert Path("evaluate_water/metrics.json").read_text() == found
+    # The hash is that of the data set, by which a model knows its training data.
+    data = QH9Dataset("water.db", variant="dynamic_300k", initial_guess="compute")
+    assert json.loads(found)["sha256"] == content_hash(data)
 
 
 def test_without_pyscf(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -115,7 +115,7 @@ def test_refusals_of_structures_name_the_structure(call) -> None:
         ("bohr", bohr, "the positions are probably in Bohr"),
         ("periodic", periodic, "periodic along a, b, c"),
         ("radical", radical, "odd number of electrons, 9"),
-        ("element", Atoms("CO", [[0, 0, 0], [0, 0, 1.13]]), "The model knows H, O"),
+        ("element", Atoms("CO", [[0, 0, 0], [0, 0, 1.13]]), "which the model does not know; it knows H, O"),
     ):
         write(f"{name}.xyz", [water(), atoms])
         text = refused(call, f"{name}.xyz", "-m", MODEL)

@@ -79,3 +79,9 @@ def test_a_loss_that_needs_overlaps_says_where_they_come_from():
     text = mlip("train", "model=qhnet", *WATERS, *parts, losses, *SMALL, status=1)
     assert "needs 'overlap' of every structure" in text
     assert "data.dataset.overlap=compute" in text
+
+
+def test_pyscf_in_every_pass_is_refused():
+    text = mlip("train", "model=qhnet", *WATERS, "data.dataset.initial_guess=compute", "loss=[hamiltonian]", status=1)
+    assert "in every pass" in text
+    assert "mlip data prepare" in text

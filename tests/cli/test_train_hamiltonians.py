@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mlip.cli.main import app
+from mlip.evaluation.parity_points import Panel
 from mlip.models.build import build_model
 from mlip.models.model_file import load_model, save_model
+from mlip.training import record
 from tests.data.fixtures.qh9 import STABLE_TABLE, dynamic_row, symmetric, write_dynamic, write_stable
 from tests.models.hamiltonian_cases import configuration
 
@@ -41,19 +43,24 @@ def train(*words: str, status: int = 0) -> str:
     return mlip("train", *WATERS, *SPLIT, *words, status=status)
 
 
-def test_a_run_and_its_card() -> None:
+def test_a_run_and_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, list[Panel]] = {}
+    monkeypatch.setattr(record, "draw_parity", lambda path, panels, title: drawn.update({path.name: panels}))
+    monkeypatch.setattr(record, "learning_curve_plot", lambda *words: None)
     text = train("model=qhnet", HAMILTONIAN, *SMALL, "name=one")
     # Energies are no business of such a model.
     assert "Reference energies" not in text
     assert text.count("validation MAE: H ") == 2
     assert "µEh" in text
     assert "Note" not in text
-    record = json.loads(Path("runs/one/run.json").read_text())
-    assert record["metrics_valid"].keys() == {"hamiltonian_mae_uEh", "hamiltonian_rmse_uEh"}
+    found = json.loads(Path("runs/one/run.json").read_text())
+    assert found["metrics_valid"].keys() == {"hamiltonian_mae_uEh", "hamiltonian_rmse_uEh"}
     log = Path("runs/one/log.csv").read_text().splitlines()
     last = float(_last(log, "valid/hamiltonian_mae_uEh"))
-    assert record["metrics_valid"]["hamiltonian_mae_uEh"] == pytest.approx(last, rel=1e-3)
-    assert {"learning_curve.png", "parity_valid.png"} <= {path.name for path in Path("runs/one").iterdir()}
+    assert found["metrics_valid"]["hamiltonian_mae_uEh"] == pytest.approx(last, rel=1e-3)
+    (panel,) = drawn["parity_valid.png"]
+    assert (panel.title, panel.unit, panel.count) == ("Entries of the Hamiltonian", "Eh", 2 * 24 * 25 // 2)
+    assert 1e6 * panel.mae == pytest.approx(last, rel=1e-3)
     model = load_model("runs/one/model.safetensors")
     assert (model.basis, model.functional, model.target) == ("def2-svp", "b3lyp5", "hamiltonian")
     assert model.onsite.any()
@@ -65,7 +72,8 @@ def test_a_run_and_its_card() -> None:
 @pytest.mark.slow
 def test_runs_are_compared() -> None:
     train("model=qhnet", HAMILTONIAN, *SMALL, "name=one", "max_epochs=1")
-    record = json.loads(Path("runs/one/run.json").read_text())
+    assert {"learning_curve.png", "parity_valid.png"} <= {path.name for path in Path("runs/one").iterdir()}
+    found = json.loads(Path("runs/one/run.json").read_text())
     text = train(
         *("model=sphnet", HAMILTONIAN, *SMALL, "name=two", "model.front_end.num_layers=1"),
         *("model.front_end.num_long_layers=1", "model.path_gate.random_steps=1", "model.path_gate.adaptive_steps=100"),
@@ -73,7 +81,7 @@ def test_runs_are_compared() -> None:
     assert "Note: The paths of the products were not fixed, which happens after 101 steps" in text
     table = mlip("compare", "runs/one", "runs/two")
     assert "hamiltonian MAE" in table
-    assert f"{record['metrics_valid']['hamiltonian_mae_uEh']:,.0f}" in table
+    assert f"{found['metrics_valid']['hamiltonian_mae_uEh']:,.0f}" in table
 
 
 def _last(log: list[str], column: str) -> str:
@@ -93,16 +101,34 @@ def _last(log: list[str], column: str) -> str:
             ("model=qhnet", HAMILTONIAN, *SMALL, "model/target=difference"),
             "this structure has none in def2-svp: data need data.dataset.initial_guess=compute",
         ),
-        (("model=sphnet", HAMILTONIAN), "The front end looks 9 Å far, the model 5 Å: raise cutoff"),
+        pytest.param(
+            ("model=sphnet", HAMILTONIAN),
+            "The front end looks 9 Å far, the model 5 Å: raise cutoff",
+            marks=pytest.mark.slow,
+        ),
         (
             ("model=sphnet", HAMILTONIAN, *SMALL, "model/pair_gate=null"),
             "a group is set to one of its options, here none",
         ),
         (("model=sphnet", HAMILTONIAN, *SMALL, "model/path_gate=fixed"), "Known: none, three_phases"),
-        (("model=qhnet", HAMILTONIAN, *SMALL, "~model/front_end"), "needs the option(s) front_end, which are not set"),
-        (("model=qhnet", HAMILTONIAN, *SMALL, "statistics.basis=sto-3g"), "in sto-3g it has"),
-        (("model=qhnet", HAMILTONIAN, *SMALL, "statistics.functional=pbe"), "The model's functional is pbe, "),
-        (("model=qhnet", HAMILTONIAN, *SMALL, "model.num_channels=1000000000"), "from 1 to 1024, got 1000000000"),
+        pytest.param(
+            ("model=qhnet", HAMILTONIAN, *SMALL, "~model/front_end"),
+            "needs the option(s) front_end, which are not set",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("model=qhnet", HAMILTONIAN, *SMALL, "statistics.basis=sto-3g"), "in sto-3g it has", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("model=qhnet", HAMILTONIAN, *SMALL, "statistics.functional=pbe"),
+            "The model's functional is pbe, ",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("model=qhnet", HAMILTONIAN, *SMALL, "model.num_channels=1000000000"),
+            "from 1 to 1024, got 1000000000",
+            marks=pytest.mark.slow,
+        ),
         (
             ("model=qhnet", HAMILTONIAN, *SMALL, "model.num_layers=10000"),
             "num_layers must be a whole number from 1 to 64",
@@ -148,6 +174,8 @@ def test_an_element_that_is_only_validated() -> None:
 def test_fine_tuning_stays_at_the_level_of_theory() -> None:
     model = configuration("qhnet") | {"elements": ["H", "O"], "functional": "b3lyp5"}
     save_model("start.safetensors", build_model(model))
+    words = ("finetune.model=start.safetensors", HAMILTONIAN, "finetune.atomic_energies=refit")
+    assert "the model predicts no energy but hamiltonian: leave it out" in " ".join(train(*words, status=1).split())
     text = " ".join(
         train("finetune.model=start.safetensors", HAMILTONIAN, "data.dataset.functional=pbe", status=1).split()
     )

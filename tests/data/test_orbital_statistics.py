@@ -87,6 +87,18 @@ def test_what_is_not_there() -> None:
     assert found["onsite_difference"] is None
 
 
+def test_hamiltonians_in_no_basis_are_passed_over() -> None:
+    """A potential may be trained on them; a network over orbitals then says what it needs."""
+    matrices = {"hamiltonian": np.eye(7), "initial_hamiltonian": np.eye(7)}
+    bare = [Sample(molecule("H2O"), matrices, {"source": "x"} | stated) for stated in ({}, {"basis": None})]
+    assert collected(*bare) == dict.fromkeys(NAMES)
+    with pytest.raises(DataError, match="made up:0: the basis of its Hamiltonian is def2-svp, that of others None"):
+        collected(*bare, sample(molecule("H2O"), 0))
+    wrong = Sample(molecule("H2O"), matrices, {"source": "y:1", "basis": "def2-svp"})
+    with pytest.raises(DataError, match=r"y:1: its Hamiltonian has shape \(7, 7\), but in def2-svp it has 24 orbitals"):
+        collected(wrong)
+
+
 def test_a_functional_that_nobody_states_is_none() -> None:
     found = collected(sample(molecule("H2O"), 0, functional=None))
     assert found["functional"] is None

@@ -9,7 +9,7 @@ from ase.data import atomic_numbers
 from mlip.core.errors import DataError
 from mlip.data import pyscf_extra
 from mlip.data.orbital_rotation import orbital_rotation, shell_rotation
-from mlip.data.orbitals import ORDERS, num_orbitals, orbital_table, permutation, reorder, shells
+from mlip.data.orbitals import ORDERS, _shells_by_pyscf, num_orbitals, orbital_table, permutation, reorder, shells
 
 WATER = [8, 1, 1]
 
@@ -20,6 +20,8 @@ def rotation(seed: int, determinant: int = 1) -> np.ndarray:
 
 
 def without_pyscf(monkeypatch):
+    # What PySCF has been asked before is known.
+    _shells_by_pyscf.cache_clear()
     monkeypatch.setattr(pyscf_extra, "find_spec", lambda name: None)
 
 

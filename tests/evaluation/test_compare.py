@@ -123,6 +123,17 @@ class TestDifferences:
         assert set(names([CONFIGURATION, neighbors(data__path="b.xyz")])[0]) == {"data.path"}
         assert set(names([CONFIGURATION, neighbors()])[0]) == {"statistics.num_neighbors"}
 
+    def test_onsite_blocks_are_measured_whichever_of_the_two_a_model_reads(self):
+        def run(target: str, name: str, blocks: list[list[float]], **changes: Any) -> dict[str, Any]:
+            unread = {"onsite": None, "onsite_difference": None}
+            measured = settings(statistics=unread | {name: {"H": blocks}}, model__target=target, **changes)
+            return measured | {"model": measured["model"] | {"onsite": {"H": blocks}}}
+
+        two = [run("hamiltonian", "onsite", [[1.5]]), run("difference", "onsite_difference", [[0.1]])]
+        assert names(two) == [{"model.target": "hamiltonian"}, {"model.target": "difference"}]
+        stated = run("hamiltonian", "onsite", [[9.5]])
+        assert set(names([two[0], stated])[0]) == {"statistics.onsite.H"}
+
     def test_reference_energies_that_finetuning_has_fitted_are_left_out(self):
         def tuned(energy: float, **changes: Any) -> dict[str, Any]:
             head = {"energy": {"_target_": "mlip.nn.heads.energy.EnergyHead", "atomic_energies": {"H": energy}}}

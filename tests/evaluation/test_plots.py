@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from matplotlib.figure import Figure
 
 from mlip.core.errors import DataError, MlipError
 from mlip.data.build_graph import build_graph
@@ -58,6 +59,19 @@ def test_unlabelled_fields_have_no_panel(tmp_path: Path, drawn: list[Panel]) -> 
     graphs = [labelled_graph(MODEL, atoms) for atoms in structures(2)]
     parity_plot(tmp_path / "p.png", graphs, predict_dataset(MODEL, graphs, ("energy", "forces", "stress")))
     assert [panel.unit for panel in drawn] == ["eV/atom", "eV/Å"]
+
+
+def test_errors_of_matrices_are_in_microhartree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the tables and in the papers on QH9."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save_png", lambda figure, path: figures.append(figure))
+    matrix = np.diag([-19.0, 0.5])
+    graph = build_graph(Atoms("H"), MODEL.cutoff, {"hamiltonian": matrix})
+    parity_plot(tmp_path / "p.png", [graph], [{"hamiltonian": matrix + 1e-4 * np.eye(2)}])
+    parity, residual = figures[0].axes
+    assert "Entries of the Hamiltonian\nRMSE 70.7, MAE 50 µEh" in parity.get_title()
+    assert (parity.get_ylabel(), residual.get_ylabel()) == ("predicted / Eh", "error / µEh")
+    assert residual.collections[0].get_offsets()[:, 1].max() == pytest.approx(100)
 
 
 def test_many_points_become_a_density(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

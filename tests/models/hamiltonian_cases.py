@@ -25,6 +25,7 @@ SMALL = {
         *("model.front_end.num_layers=2", "model.front_end.num_long_layers=2"),
     ),
 }
+HAMILTONIANS = tuple(SMALL)
 FIXED = ("model.path_gate.random_steps=0", "model.path_gate.adaptive_steps=0", "model.path_gate.sparsity=0.5")
 
 

@@ -16,6 +16,7 @@ from mlip.models.model_file import load_model, save_model
 from mlip.nn.derivatives import predict, predictable
 from mlip.testing.structures import molecule
 from tests.components import SMALL, component_names, compose_model, random_model
+from tests.models.hamiltonian_cases import HAMILTONIANS, hamiltonian_model
 
 NEW = ["Si", "N", "Cl"]
 """Between and behind H, C, O: rows of known elements move."""
@@ -24,7 +25,7 @@ VARIANTS = [
     ("facet", (*SMALL, "model/pair_term=[zbl]")),
     ("facet", (*SMALL, "model/self_connection=species", "model/radial_weights=mlp")),
     ("mace", ("model.irreps_hidden=4x0e+4x1o", "model.lmax_edge=1", "model.correlation=2")),
-    *(pytest.param(name, (), marks=pytest.mark.slow) for name in component_names("")),
+    *(pytest.param(name, (), marks=pytest.mark.slow) for name in component_names("") if name not in HAMILTONIANS),
 ]
 
 
@@ -96,6 +97,15 @@ def test_nothing_new_is_the_same_model_and_mistakes_are_sentences():
         add_elements(model, ["N"], start="neares")
     with pytest.raises(ConfigError, match="'Q' is not a chemical symbol"):
         add_elements(model, ["Q"])
+
+
+@pytest.mark.parametrize("name", HAMILTONIANS)
+def test_networks_of_hamiltonians_are_refused(name):
+    """The blocks have room for the shells of the elements that there were."""
+    with pytest.raises(
+        ModelFileError, match="cannot get new elements: its matrices are laid out for the orbitals of H, "
+    ):
+        add_elements(hamiltonian_model(name), NEW)
 
 
 class Odd(AtomisticModel):

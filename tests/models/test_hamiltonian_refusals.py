@@ -57,9 +57,11 @@ def without(values: dict[str, Any], symbol: str) -> dict[str, Any]:
         ({"pairs": "by_elements"}, "pairs must be one of all, by_element, got .* Did you mean 'by_element'"),
         ({"target": "delta"}, "target must be one of hamiltonian, difference"),
         # Components that are not there.
-        *(({part: None}, f"{part} must be a component with _partial_: true, got None") for part in (
-            "front_end", "radial", "envelope", "radial_weights", "tensor_product", "pair_product",
+        *(({part: None}, rf"^{part} cannot be null: choose one with model/{part}=NAME\.$") for part in (
+            "front_end", "radial", "envelope", "radial_weights", "tensor_product",
         )),
+        ({"pair_product": None}, r"choose one with model/tensor_product@model\.pair_product=NAME\.$"),
+        ({"pair_product": "so2"}, "pair_product must be a component with _partial_: true, got 'so2'"),
         ({"pair_gate": "quantile"}, "pair_gate must be a component"),
         ({"path_gate": 0.7}, "path_gate must be a component"),
     ],
@@ -74,32 +76,33 @@ def test_refusals(changes: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("option", "value", "words"),
     [
+        ("front_end.cutoff", 8.0, r"The front end looks 8 Å far, the model 6 Å: raise cutoff \(the papers have"),
+        ("front_end.long_cutoff", 9.0, "The front end looks 9 Å far"),
+        ("front_end.num_heads", 3, "num_channels must be a multiple of num_heads, got 8 and 3"),
+        ("front_end.num_layers", 10000, "front_end.num_layers must be a whole number from 1 to 64"),
+        ("pair_gate.sparsity", 1.0, "sparsity is the share of pairs to leave out, from 0 to below 1, got 1.0"),
+        ("path_gate.sparsity", -0.1, "sparsity is the share of paths to leave out"),
+        ("path_gate.random_steps", 0.5, "random_steps must be a whole number of steps, got 0.5"),
+        ("path_gate.adaptive_steps", -1, "adaptive_steps must be a whole number of steps"),
+        ("num_layers", 1, "The pair gate is in the last of several layers"),
+        ("pair_product", component("tensor_product", "matrix"), "A path gate needs a product with weights for every"),
+        ("graph", component("graph", "nearest") | {"cutoff": 6.0}, "needs all pairs of atoms, model/graph=radius"),
         (
-            ("model.front_end.cutoff=8.0",),
-            r"The front end looks 8 Å far, the model 6 Å: raise cutoff \(the papers have",
+            "graph",
+            component("graph", "radius_max_neighbors") | {"cutoff": 6.0},
+            "needs all pairs of atoms, model/graph=radius",
         ),
-        (("model.front_end.long_cutoff=9.0",), "The front end looks 9 Å far"),
-        (("model.front_end.num_heads=3",), "num_channels must be a multiple of num_heads, got 8 and 3"),
-        (("model.front_end.num_layers=10000",), "front_end.num_layers must be a whole number from 1 to 64"),
-        (("model.pair_gate.sparsity=1.0",), "sparsity is the share of pairs to leave out, from 0 to below 1, got 1.0"),
-        (("model.path_gate.sparsity=-0.1",), "sparsity is the share of paths to leave out"),
-        (("model.path_gate.random_steps=0.5",), "random_steps must be a whole number of steps, got 0.5"),
-        (("model.path_gate.adaptive_steps=-1",), "adaptive_steps must be a whole number of steps"),
-        (("model.num_layers=1", "model.num_pair_layers=1"), "The pair gate is in the last of several layers"),
-        (
-            ("model/tensor_product@model.pair_product=matrix",),
-            "A path gate needs a product with weights for every path",
-        ),
-        (("model/graph=nearest",), "needs all pairs of atoms, model/graph=radius"),
-        (("model/graph=radius_max_neighbors",), "needs all pairs of atoms, model/graph=radius"),
-        (("model/graph=fully_connected",), "needs all pairs of atoms, model/graph=radius"),
+        ("graph", component("graph", "fully_connected"), "needs all pairs of atoms, model/graph=radius"),
     ],
 )
-def test_refusals_of_sphnet(overrides: tuple[str, ...], words: str) -> None:
+def test_refusals_of_sphnet(option: str, value: Any, words: str) -> None:
+    config = configuration("sphnet", "model.num_pair_layers=1")
+    *parts, name = option.split(".")
+    (config[parts[0]] if parts else config)[name] = value
     with pytest.raises(ConfigError, match=words):
-        build_model(configuration("sphnet", *overrides))
+        build_model(config)
 
 
 def test_the_cutoff_of_potentials_is_too_short_for_sphnet() -> None:

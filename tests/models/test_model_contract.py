@@ -1,8 +1,7 @@
-"""The contract of models, run on every yaml in configs/model and on each option of its plug points."""
+"""The contract of potentials, run on each option of their plug points; see test_shipped_models.py for the yamls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -10,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import molecule as ase_molecule
 from ase.io import read
 
 from mlip.data.build_graph import build_graph
 from mlip.models.base import AtomisticModel
 from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
-from mlip.testing import field_checks, finite_differences, orbital_checks, suite, symmetry
+from mlip.testing import finite_differences, suite, symmetry
 from mlip.testing.evaluate import evaluate, graph_for
-from mlip.testing.measurement import Measurement, worst
-from mlip.testing.structures import dimer, isolated_atom, molecule, standard_structures
+from mlip.testing.measurement import worst
+from mlip.testing.structures import dimer, isolated_atom, molecule
 from tests.components import ENERGIES, SMALL, component_names, compose_model, random_model, small_facet
+from tests.models.checked import check, structures_of
 
 GROUPS = ("tensor_product", "radial", "envelope", "graph")
 PARTS_OF_EDGES = ("model/tensor_product=", "model/radial=", "model/envelope=")
@@ -59,15 +58,6 @@ SLOW = len(VARIANTS)
 VARIANTS += [("sevennet", SMALL_SEVENNET), ("mace", (*SMALL_MACE, *PARTS))]
 QUICK_PRODUCTS = ("clebsch_gordan_dense", "gaunt_grid", "so2")
 """One of each kind of product; the others have a quick contract of their own, and are slow here."""
-HAMILTONIANS = ("qhnet", "sphnet")
-"""Their full size is left to the slow tests; small ones are in test_hamiltonian_network.py."""
-SHIPPED = [pytest.param(name, marks=pytest.mark.slow if name in HAMILTONIANS else ()) for name in component_names("")]
-
-
-def check(rows: Iterable[Measurement]) -> None:
-    """Fail with every row that is out of its tolerance."""
-    wrong = [f"{row.name}: {row.value:.2e} > {row.tolerance:.0e} {row.unit}" for row in rows if not row.passed]
-    assert not wrong, "; ".join(wrong)
 
 
 @cache
@@ -79,11 +69,6 @@ def variant(index: int) -> AtomisticModel:
 def is_slow(index: int) -> bool:
     group, _, name = VARIANTS[index][1][-1].partition("=")
     return index >= SLOW or (group == "model/tensor_product" and name not in QUICK_PRODUCTS)
-
-
-def structures_of(model: AtomisticModel) -> dict[str, Atoms]:
-    structures = standard_structures(model.elements, seed=1)
-    return {name: atoms for name, atoms in structures.items() if model.graph_builder.periodic or not atoms.pbc.any()}
 
 
 @pytest.fixture(
@@ -141,30 +126,6 @@ def test_nothing_jumps_at_the_cutoff(model: AtomisticModel) -> None:
 def test_float32_and_edge_cases(model: AtomisticModel) -> None:
     check(suite.edge_case_rows(model, structures_of(model)))
     check(suite.precision_rows(model, "molecule", structures_of(model)["molecule"]))
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_configuration(name: str) -> None:
-    """The yaml as it ships, at full size: all but the mixer's aliasing, which random weights exaggerate."""
-    model = random_model(compose_model(name, *(["+cutoff=15.0"] if name in HAMILTONIANS else [])), size=0.1)
-    structures = structures_of(model)
-    if orbital_checks.matrix_fields(model):
-        check(orbital_checks.matrix_rows(model, "molecule", structures["molecule"]))
-        check(orbital_checks.matrix_case_rows(model, {"water": ase_molecule("H2O")}))
-        check(orbital_checks.matrix_cutoff_rows(model))
-    if field_checks.checked_fields(model):
-        for kind in ("molecule", "slab"):
-            check(field_checks.field_rows(model, kind, structures[kind]))
-        check(field_checks.field_case_rows(model, structures))
-        check(field_checks.field_cutoff_rows(model))
-        check(field_checks.signal_rows(model, structures))
-    if "energy" not in model.fields:
-        return
-    check(suite.symmetry_rows(model, "crystal", structures["crystal"]))
-    check(suite.derivative_rows(model, "slab", structures["slab"]))
-    check(suite.precision_rows(model, "molecule", structures["molecule"]))
-    errors = symmetry.equivariance_errors(model, structures["molecule"])
-    assert errors["forces"] < (suite.EXACT if model.exactly_equivariant else 0.02)
 
 
 def test_aliasing_falls_with_the_grid_and_vanishes_in_the_exact_variant() -> None:

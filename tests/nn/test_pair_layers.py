@@ -20,6 +20,8 @@ from mlip.nn.orbitals.path_gate import PathGate
 from mlip.ops.layout import natural_irreps, split_blocks
 from mlip.ops.orbital_blocks import OrbitalBlocks
 from mlip.ops.spherical_harmonics import spherical_harmonics
+from mlip.ops.tensor_product.base import TensorProduct
+from mlip.ops.wigner import wigner_3j
 from mlip.testing.wigner import random_rotation, transform
 from tests.components import component_names, factory
 
@@ -197,6 +199,66 @@ def test_invariants_against_their_formula() -> None:
     expected = torch.cat([0.5 * (received[0] + sent[0])[:, 0], *products[1:]], dim=1)
     assert torch.allclose(mean(x, senders, receivers), expected, atol=1e-13)
     assert torch.equal(mean(x, receivers, senders), mean(x, senders, receivers))
+
+
+def coupled(product: TensorProduct, x1: Tensor, x2: Tensor, weight: Tensor) -> list[Tensor]:
+    """Multiply one row path by path: ``w c 3j x1 x2``, ``c² = (2l+1) / terms``; blocks of `irreps_out`."""
+    blocks1, blocks2 = split_blocks(x1[None], product.irreps_in1), split_blocks(x2[None], product.irreps_in2)
+    summed = product.mode == "uuu"
+    found = {ir: 0.0 for _, ir in product.irreps_out} if summed else {}
+    for number, path in enumerate(product.paths):
+        a, b = blocks1[path.in1][0], blocks2[path.in2][0].expand(-1, 4)
+        degrees = product.irreps_in1[path.in1].ir.l, product.irreps_in2[path.in2].ir.l, path.ir_out.l
+        terms = sum(other.ir_out == path.ir_out for other in product.paths) if summed else 1
+        symbol = (path.ir_out.dim / terms) ** 0.5 * wigner_3j(*degrees)
+        part = torch.einsum("abc,au,bu->cu", symbol, a, b) * weight[4 * number : 4 * number + 4]
+        key = path.ir_out if summed else number
+        found[key] = found.get(key, 0.0) + part
+    return list(found.values())
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_atoms_against_their_formula(gated: bool) -> None:
+    """Edge by edge, as the docstring writes it."""
+    layer, x, every = node_layer(gated=gated), random(ATOMS, HIDDEN.dim), edges()
+    normed = layer.norm(x)
+    sent, scalars = (
+        layer.inner(layer.gate(normed)),
+        layer.invariants(layer.before(normed), every.senders, every.receivers),
+    )
+    kept, strength = torch.arange(len(scalars)), torch.ones(len(scalars), dtype=torch.float64)
+    if gated:
+        kept, strength = layer.pair_gate(scalars, MOLECULE[every.receivers], MOLECULES)
+        assert len(kept) < len(scalars)
+    messages = torch.zeros(ATOMS, layer.tensor_product.irreps_out.dim, dtype=torch.float64)
+    for e, factor in zip(kept.tolist(), strength, strict=True):
+        weight = layer.weights.radial(every.basis[e : e + 1])[0] * layer.weights.scalars(factor * scalars[e : e + 1])[0]
+        blocks = coupled(layer.tensor_product, sent[every.senders[e]], every.harmonics[e], weight)
+        messages[every.receivers[e]] += torch.cat([block.flatten() for block in blocks])
+    expected = x + layer.linear(messages / 3**0.5)
+    assert (apply(layer, x, every) - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+def test_pairs_and_atoms_with_themselves_against_their_formulas() -> None:
+    layer, own, x, every = pair_layer(), self_layer(), random(ATOMS, HIDDEN.dim), edges()
+    normed = layer.norm(x)
+    y, scalars = (
+        layer.inner(layer.gate_in(normed)),
+        layer.invariants(layer.before(normed), every.senders, every.receivers),
+    )
+    rows = []
+    for e in range(len(scalars)):
+        weight = layer.weights.radial(every.basis[e : e + 1])[0] * layer.weights.scalars(scalars[e : e + 1])[0]
+        blocks = coupled(layer.product.full, y[every.receivers[e]], y[every.senders[e]], weight)
+        rows.append(torch.cat([block.flatten() for block in blocks]))
+    expected = layer.linear(layer.gate_out(torch.stack(rows)))
+    assert (apply(layer, x, every) - expected).abs().max() < 1e-12 * expected.abs().max()
+    normed = own.norm(x)
+    a, b = (inner(gate(normed)) for inner, gate in zip(own.inner, own.gates, strict=True))
+    products = [coupled(own.product.full, a[k], b[k], own.weight) for k in range(ATOMS)]
+    rows = torch.stack([torch.cat([block.flatten() for block in blocks]) for blocks in products])
+    expected = own.linear(own.gate_out(rows)) + own.skip(normed)
+    assert (apply(own, x, every) - expected).abs().max() < 1e-12 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", component_names("radial_weights"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from copy import deepcopy
 
 import pytest
@@ -13,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mlip.core.errors import ConfigError
 from mlip.nn.orbitals.pair_product import PairProduct
 from mlip.nn.orbitals.path_gate import PathGate
+from mlip.ops.layout import split_blocks
+from mlip.ops.wigner import wigner_3j
 from tests.components import factory
 
 IRREPS, WANTED = Irreps("2x0e+2x1o+2x2e"), Irreps("2x0e+2x1o+2x1e+2x2e+2x2o+2x3e+2x4e")
@@ -160,6 +163,31 @@ def test_fixed_is_the_same_product_with_fewer_weights(backend: str, sparsity: fl
     small = made._small[1]
     assert len(small.paths) == made.gate.num_kept
     assert small.weight_numel == len(columns)
+
+
+def test_fixed_against_the_dense_formula() -> None:
+    """``Σ_p ω_p/ω̄ w_p c_p 3j x y`` over the kept paths alone, with e3nn's 3j; irreps that none reaches are zero."""
+    made = product(sparsity=0.8).train()
+    made.gate.begin_step(5)
+    kept, scales = (values.tolist() for values in made.gate())
+    x1, x2, weight = inputs(made)
+    terms = Counter(path.ir_out for path in made.full.paths)
+    weights = weight.unflatten(1, (-1, 2))
+    blocks1, blocks2 = split_blocks(x1, IRREPS), split_blocks(x2, IRREPS)
+    expected = {ir: torch.zeros(5, ir.dim, 2, dtype=torch.float64) for _, ir in made.irreps_out}
+    for number, scale in zip(kept, scales, strict=True):
+        path = made.full.paths[number]
+        degrees = IRREPS[path.in1].ir.l, IRREPS[path.in2].ir.l, path.ir_out.l
+        # Components of unit variance: divided by the number of all paths, not only of the kept.
+        size = scale * (path.ir_out.dim / terms[path.ir_out]) ** 0.5
+        coupled = torch.einsum("abc,rau,rbu->rcu", wigner_3j(*degrees), blocks1[path.in1], blocks2[path.in2])
+        expected[path.ir_out] += size * weights[:, None, number] * coupled
+    found = split_blocks(made(x1, x2, weight[:, made.columns]).detach(), made.irreps_out)
+    reached = {made.full.paths[number].ir_out for number in kept}
+    assert 0 < len(reached) < len(expected)
+    for (_, ir), block in zip(made.irreps_out, found, strict=True):
+        assert torch.allclose(block, expected[ir], atol=1e-12)
+        assert bool(block.any()) == (ir in reached)
 
 
 @pytest.mark.parametrize("backend", ["gaunt_grid", "matrix"])

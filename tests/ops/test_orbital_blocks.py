@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from e3nn import o3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -67,6 +68,34 @@ def test_blocks_turn_as_orbitals_when_features_turn_as_irreps(blocks: OrbitalBlo
     rotation = axes @ torch.from_numpy(matrix if proper else -matrix) @ axes.T
     expected = transform(blocks.to_irreps(found), blocks.irreps, rotation, invert=not proper)
     assert (blocks.to_irreps(turn @ found @ turn.T) - expected).abs().max() < 1e-12
+
+
+def dense_irreps(shells: list[int], block: Tensor) -> dict[tuple[int, int, int, int, int], Tensor]:
+    """Return the irreps of one block ``(size, size)`` by (shell, shell, l_a, l_b, l), from e3nn's own 3j symbols."""
+    starts = [sum(2 * l + 1 for l in shells[:k]) for k in range(len(shells) + 1)]
+    found = {}
+    for i, a in enumerate(shells):
+        for j, b in enumerate(shells):
+            part = block[starts[i] : starts[i + 1], starts[j] : starts[j + 1]]
+            for l in range(abs(a - b), a + b + 1):
+                symbol = o3.wigner_3j(a, b, l, dtype=torch.float64)
+                found[i, j, a, b, l] = (2 * l + 1) ** 0.5 * torch.einsum("abm,ab->m", symbol, part)
+    return found
+
+
+def test_irreps_against_the_dense_formula_of_e3nn(blocks: OrbitalBlocks) -> None:
+    """Shell by shell; channels are ordered by (l_a, l_b), then by the shells of each, as the docstring says."""
+    shells, block = padded_degrees(blocks), random(blocks.size, blocks.size)
+    dense = dense_irreps(shells, block)
+    # By irrep: 1o of s with p, and 1e of p with p, are different entries.
+    expected = []
+    for _, ir in blocks.irreps:
+        keys = [key for key in dense if key[4] == ir.l and (-1) ** (key[2] + key[3]) == ir.p]
+        keys.sort(key=lambda key: (key[2], key[3], key[0], key[1]))
+        expected.append(torch.stack([dense[key] for key in keys], dim=1).flatten())
+    features = torch.cat(expected)[None]
+    assert (blocks.to_irreps(block[None]) - features).abs().max() < 1e-13
+    assert (blocks.to_blocks(features)[0] - block).abs().max() < 1e-13
 
 
 def test_what_an_isotropic_block_and_a_cross_product_are() -> None:

@@ -13,6 +13,7 @@ from scipy.interpolate import BSpline as ScipyBSpline
 from mlip.core.errors import ConfigError
 from mlip.nn.enveloped_basis import EnvelopedBasis
 from mlip.ops.envelope.base import Envelope
+from mlip.ops.envelope.exponential import Exponential
 from mlip.ops.envelope.flat import Flat
 from mlip.ops.envelope.learned_range import LearnedRange
 from mlip.ops.envelope.polynomial import Polynomial
@@ -108,6 +109,13 @@ def test_envelope_contract(envelope: Envelope) -> None:
 
 def test_envelope_order_is_not_understated(envelope: Envelope) -> None:
     """The first derivative that is not promised does not vanish, so `zero_derivatives` says all there is."""
+    if math.isinf(envelope.zero_derivatives):
+        # Faster than the tenth power of the distance to the cutoff.
+        gap = torch.tensor([0.02, 0.01, 0.006], dtype=torch.float64)
+        ratio = envelope(envelope.cutoff * (1 - gap)) / gap**10
+        assert (ratio[1:] < 1e-3 * ratio[:-1]).all()
+        assert (ratio > 0).all()
+        return
     edge = torch.tensor([envelope.cutoff * (1 - 1e-6)], dtype=torch.float64)
     values = contract.derivatives(envelope, edge, envelope.zero_derivatives + 1)
     assert float(values[-1].abs() * envelope.cutoff ** (envelope.zero_derivatives + 1)) > 1.0
@@ -187,6 +195,17 @@ def test_xplor_against_its_formula() -> None:
     on, rc, r = 3.0, 4.5, R.numpy()
     tail = (rc**2 - r**2) ** 2 * (rc**2 + 2 * r**2 - 3 * on**2) / (rc**2 - on**2) ** 3
     assert Xplor(4.5, 3.0 / 4.5)(R).numpy() == pytest.approx(np.where(r < on, 1.0, tail), abs=1e-13)
+
+
+def test_exponential_against_its_formula() -> None:
+    inside = R[R < 4.5].numpy()
+    expected = np.exp(-(inside**2) / ((4.5 - inside) * (4.5 + inside)))
+    found = Exponential(4.5)(R)
+    assert found[R < 4.5].numpy() == pytest.approx(expected, rel=1e-12, abs=1e-42)
+    assert float(found[-1]) == 0.0
+    # Where it is cut off, at 0.995 of the cutoff, float32 has long been at zero.
+    near = torch.tensor([0.99499, 0.99501], dtype=torch.float64) * 4.5
+    assert Exponential(4.5)(near).tolist() == pytest.approx([0.0, 0.0], abs=1e-42)
 
 
 def test_flat_against_its_formula() -> None:

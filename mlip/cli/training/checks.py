@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mlip.data.parts import Parts
     from mlip.models.base import AtomisticModel
 
+MATRICES_COMPUTED = ("initial_guess", "overlap")
+"""Settings of data sets that may be ``compute``, which takes PySCF up to seconds a structure."""
+
 
 def choose_losses(config: DictConfig, overrides: list[str]) -> None:
     """Leave out what an experiment sets for losses that are not chosen; the user's own settings are refused."""
@@ -56,7 +59,7 @@ def build_losses(config: DictConfig) -> dict[str, Any]:
 
 
 def check_labels(parts: Parts, losses: dict[str, Any]) -> None:
-    """Refuse losses of labels that some structure does not have.
+    """Refuse losses of labels, or of other fields, that some structure does not have.
 
     Raises:
         ConfigError: one sentence.
@@ -71,17 +74,6 @@ def check_labels(parts: Parts, losses: dict[str, Any]) -> None:
                     f"The loss '{name}' needs the label '{field}', all structures to train and validate on have "
                     f"{', '.join(parts.provides)}. Add it to data.dataset.labels, or leave the loss out."
                 )
-
-
-def check_needs(parts: Parts, losses: dict[str, Any]) -> None:
-    """Refuse losses of what the data do not bring.
-
-    Raises:
-        ConfigError: one sentence.
-    """
-    from mlip.core.errors import ConfigError
-
-    for name, loss in losses.items():
         for field in loss.needs:
             if not all(field in part.fields() for part in (parts.train, parts.valid)):
                 raise ConfigError(
@@ -109,7 +101,7 @@ def check_predictions(model: AtomisticModel, losses: dict[str, Any]) -> None:
 
 
 def check_orbitals(config: DictConfig, losses: dict[str, Any]) -> None:
-    """Refuse a loss of matrices over orbitals for a new model that knows no orbitals, before data are read.
+    """Refuse, before data are read, what would be computed anew in every pass, and losses for models without orbitals.
 
     Raises:
         ConfigError: one sentence.
@@ -117,6 +109,14 @@ def check_orbitals(config: DictConfig, losses: dict[str, Any]) -> None:
     from mlip.core.errors import ConfigError
     from mlip.core.fields import MATRICES
 
+    dataset = (config.get("data") or {}).get("dataset") or {}
+    computed = [name for name in MATRICES_COMPUTED if dataset.get(name) == "compute"]
+    if computed:
+        options = " ".join(f"data.dataset.{name}=compute" for name in computed)
+        raise ConfigError(
+            f"A training with {options} would run PySCF for every structure in every pass. Run it once, 'mlip data "
+            f"prepare data=… data.path=… {options} out=STORE', and train with data=store data.path=STORE."
+        )
     if "shells" in (config.get("model") or {}) or (config.get("finetune") or {}).get("model"):
         return
     for name, loss in losses.items():

@@ -150,10 +150,16 @@ def _with_new_energies(
 ) -> tuple[AtomisticModel, dict[str, float]]:
     """Return the model with fitted reference energies, and what was added to each."""
     from mlip.cli.progress import ProgressBar
+    from mlip.core.errors import ConfigError
     from mlip.models.grow import has_reference_energies, shift_energies
     from mlip.training.energy_shifts import fit_energy_shifts
 
     choice = config.finetune.atomic_energies
+    if "energy" not in model.fields and choice not in ("auto", "keep"):
+        raise ConfigError(
+            f"finetune.atomic_energies={choice} is about reference energies, and the model predicts no energy but "
+            f"{', '.join(model.fields)}: leave it out."
+        )
     if "energy" not in model.fields or not len(parts.train):
         return model, {}
     if not has_reference_energies(model) and choice == "auto":

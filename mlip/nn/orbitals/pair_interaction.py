@@ -96,8 +96,8 @@ class PairInteraction(nn.Module):
 
 
 class SelfPair(nn.Module):
-    """``f_ii ← f_ii + Linear(NormGate( a_i ⊗ b_i )) + Linear(x_i)``, a and b two maps
-    ``Linear(NormGate(LayerNorm(x)))`` of x.
+    """``f_ii ← f_ii + Linear(NormGate( a_i ⊗ b_i )) + Linear(LayerNorm(x_i))``, a and b two
+    maps ``Linear(NormGate(LayerNorm(x)))`` of x.
 
     Args:
         irreps_in, irreps_pair, tensor_product, path_gate: as for `PairInteraction`.

@@ -12,10 +12,11 @@ class Envelope(nn.Module, ABC):
 
     Attributes:
         cutoff: radius in Å.
-        zero_derivatives: how many derivatives vanish at the cutoff (2: forces are differentiable there).
+        zero_derivatives: how many derivatives vanish at the cutoff (2: forces are differentiable there); ``math.inf``
+            where all of them do.
     """
 
-    zero_derivatives: int
+    zero_derivatives: float
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """The smooth bump of SpookyNet and QHNet."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ class Exponential(Envelope):
         cutoff: r_c in Å.
     """
 
-    zero_derivatives = 2
+    zero_derivatives = math.inf
 
     def forward(self, distances: Tensor) -> Tensor:
         # Beyond 0.995 of the cutoff it is below 1e-43, nothing even to float32's smallest numbers.

@@ -36,7 +36,7 @@ def water(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pbc": [True, False, False]}, "this structure is periodic"),
+        ({"pbc": [True, False, False]}, "is periodic along a, and only neutral closed-shell molecules can be computed"),
         (
             {"positions": WATER / 0.529177},
             "1.87 times a bond: the positions are probably in Bohr, multiply them by 0.529",
@@ -48,6 +48,9 @@ def water(**changes):
         ({"info": {"total_charge": -1.0}}, "says total_charge -1.0"),
         ({"info": {"multiplicity": 3}}, "says multiplicity 3"),
         ({"info": {"spin": "triplet"}}, "says spin triplet"),
+        ({"info": {"spin_multiplicity": 2}}, "says spin_multiplicity 2 (the multiplicity 2S + 1)"),
+        ({"atomic_numbers": [7, 1, 1]}, "H2N has an odd number of electrons, 9"),
+        ({"initial_charges": [np.nan, 0, 0]}, "initial_charges add up to nan e"),
         ({"initial_charges": [1, 0, 0]}, "initial_charges add up to 1 e"),
         ({"initial_magnetic_moments": [1, 1, 0]}, "initial_magmoms add up to 2 unpaired"),
     ],
