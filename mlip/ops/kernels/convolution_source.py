@@ -18,7 +18,7 @@ EDGES_A_BATCH = 32
 Places = dict[tuple[int, int], int]
 """Where the factor of each (m1, m3) of a coupling stands."""
 
-_HEAD = """\
+HEAD = """\
 #include <cstdint>
 #include <cstring>
 #ifdef _OPENMP
@@ -99,7 +99,7 @@ def convolution_source(form: ConvolutionForm, scalar: str) -> str:
         "out_size": form.out_size, "x_size": form.x_size, "y_size": form.y_size, "weight_size": form.weight_size,
         "batch": EDGES_A_BATCH, "num_factors": len(factors.sums),
     }  # fmt: skip
-    parts = [_HEAD.format(scalar=scalar), _factors(factors)]
+    parts = [HEAD.format(scalar=scalar), _factors(factors)]
     for tangent in (False, True):
         suffix = "_tangent" if tangent else ""
         forward, backward = [], []
@@ -156,7 +156,7 @@ def _factors(factors: Factors) -> str:
     return "\n".join([*lines, "}\n"])
 
 
-def _pieces(mul: int, lanes: int) -> Iterator[tuple[int, int, int]]:
+def pieces(mul: int, lanes: int) -> Iterator[tuple[int, int, int]]:
     """Divide channels into runs of vectors: (lanes, first channel, end), the widest vectors first."""
     start = 0
     while start < mul:
@@ -170,14 +170,14 @@ def _pieces(mul: int, lanes: int) -> Iterator[tuple[int, int, int]]:
 def _calls(call: str, mul: int, lanes: int) -> list[str]:
     return [
         f"      for (I u = {start}; u < {end}; u += {width}) {call.replace('@', str(width))};"
-        for width, start, end in _pieces(mul, lanes)
+        for width, start, end in pieces(mul, lanes)
     ]
 
 
 def _edge_calls(call: str, mul: int, lanes: int) -> list[str]:
     return [
         "        " + call.replace("@", str(width)).replace("u, stop", f"{start}, {end}") + ";"
-        for width, start, end in _pieces(mul, lanes)
+        for width, start, end in pieces(mul, lanes)
     ]
 
 
