@@ -15,6 +15,36 @@ LARGEST_ACCUMULATION = 24
 EDGES_A_BATCH = 32
 """Edges whose factors are kept at once, in the fastest cache."""
 
+WEIGHTS = """\
+// Weights of an edge: given as numbers, or cubic splines of a parameter in a table of their coefficients.
+struct Given {
+  const T* w;
+  static constexpr bool tabulated = false;
+  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type value(I k) const { return load<V>(w + k); }
+};
+struct Tabulated {
+  const T* w;
+  I stride;
+  T b[4], d[4];
+  static constexpr bool tabulated = true;
+  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type mixed(const T* f, I k) const {
+    return f[0] * load<V>(w + k) + f[1] * load<V>(w + stride + k) + f[2] * load<V>(w + 2 * stride + k)
+         + f[3] * load<V>(w + 3 * stride + k);
+  }
+  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type value(I k) const { return mixed<V>(b, k); }
+  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type slope(I k) const { return mixed<V>(d, k); }
+};
+INLINE Tabulated tabulated(const T* table, I rows, I stride, T steps, T r) {
+  const T s = r * steps;
+  I cell = (I)s;
+  cell = cell < 0 ? 0 : cell > rows - 4 ? rows - 4 : cell;
+  const T t = s - cell, u = 1 - t, h = steps;
+  return {table + cell * stride, stride,
+          {u * u * u / 6, (3 * t * t * t - 6 * t * t + 4) / 6, (3 * u * u * u - 6 * u * u + 4) / 6, t * t * t / 6},
+          {-h * u * u / 2, h * (3 * t * t - 4 * t) / 2, -h * (3 * u * u - 4 * u) / 2, h * t * t / 2}};
+}
+"""
+
 Places = dict[tuple[int, int], int]
 """Where the factor of each (m1, m3) of a coupling stands."""
 
@@ -42,7 +72,7 @@ template <int V> INLINE T total(typename Vector<V>::type v) {{
 """
 
 _FORWARD = """
-extern "C" void forward{suffix}(const T* x, const T* y, const T* w, {tangents}const I* senders, const I* starts, I nodes,
+extern "C" void forward{suffix}(const T* x, const T* y, {weights}, {tangents}const I* senders, const I* starts, I nodes,
                         T* out, int threads) {{
   #pragma omp parallel for schedule(dynamic, 4) num_threads(threads) if (threads > 1)
   for (I i = 0; i < nodes; ++i) {{
@@ -58,7 +88,7 @@ extern "C" void forward{suffix}(const T* x, const T* y, const T* w, {tangents}co
 """
 
 _BACKWARD = """
-extern "C" void backward{suffix}(const T* x, const T* y, const T* w, {tangents}const T* g, const I* senders, const I* starts,
+extern "C" void backward{suffix}(const T* x, const T* y, {weights}, {tangents}const T* g, const I* senders, const I* starts,
                          I nodes, T* gx, I copy, T* gy, T* gw, int threads) {{
   #pragma omp parallel num_threads(threads) if (threads > 1)
   {{
@@ -72,7 +102,7 @@ extern "C" void backward{suffix}(const T* x, const T* y, const T* w, {tangents}c
       const T* o = g + i * {out_size};
       for (I e = starts[i]; e < starts[i + 1]; ++e) {{
         T ay[{y_size}] = {{}};
-        T *xg = gx ? own + senders[e] * {x_size} : nullptr, *wg = gw ? gw + e * {weight_size} : nullptr;
+        T *xg = gx ? own + senders[e] * {x_size} : nullptr, *wg = gw ? gw + e * {gradient_size} : nullptr;
 {prepare}
 {calls}
         if (gy) for (int k = 0; k < {y_size}; ++k) gy[e * {y_size} + k] = ay[k];
@@ -82,6 +112,7 @@ extern "C" void backward{suffix}(const T* x, const T* y, const T* w, {tangents}c
 }}
 """
 
+_TABLE = "const T* r, const T* table, I rows, T steps"
 _TANGENTS = "const T* hx, const T* hy, const T* hw, "
 
 
@@ -99,52 +130,65 @@ def convolution_source(form: ConvolutionForm, scalar: str) -> str:
         "out_size": form.out_size, "x_size": form.x_size, "y_size": form.y_size, "weight_size": form.weight_size,
         "batch": EDGES_A_BATCH, "num_factors": len(factors.sums),
     }  # fmt: skip
-    parts = [HEAD.format(scalar=scalar), _factors(factors)]
+    parts = [HEAD.format(scalar=scalar), WEIGHTS, _factors(factors)]
     for tangent in (False, True):
         suffix = "_tangent" if tangent else ""
         forward, backward = [], []
         for number, block in enumerate(form.blocks):
             mul = block[0].mul
             for position, group in enumerate(_groups(block)):
-                name = f"forward_{number}_{position}{suffix}"
+                name = f"sum_{number}_{position}{suffix}"
                 parts.append(_forward_function(name, group, places, len(factors.sums), tangent))
                 arguments = "n, m, xs, ws, hm, hxs, hws, o, u" if tangent else "n, m, xs, ws, o, u"
                 forward += _calls(f"{name}<@>({arguments})", mul, lanes)
-            name = f"backward_{number}{suffix}"
+            name = f"edge_{number}{suffix}"
             parts.append(_backward_function(name, block, places, tangent))
             operands = "xe, we, m, hxe, hwe, hm" if tangent else "xe, we, m"
             backward += _edge_calls(f"{name}<@>({operands}, o, xg, gy ? ay : nullptr, wg, u, stop)", mul, lanes)
-        options = {"suffix": suffix, "tangents": _TANGENTS if tangent else "", **names}
-        parts.append(_FORWARD.format(calls="\n".join(forward), prepare=_prepare_batch(names, tangent), **options))
-        parts.append(_BACKWARD.format(calls="\n".join(backward), prepare=_prepare_edge(names, tangent), **options))
+        for kind in ("",) if tangent else ("", "_table"):
+            options = {
+                "suffix": suffix + kind, "tangents": _TANGENTS if tangent else "",
+                "weights": _TABLE if kind else "const T* w", "gradient_size": 1 if kind else form.weight_size, **names,
+            }  # fmt: skip
+            prepare = _prepare_batch(names, tangent, bool(kind)), _prepare_edge(names, tangent, bool(kind))
+            parts.append(_FORWARD.format(calls="\n".join(forward), prepare=prepare[0], **options))
+            parts.append(_BACKWARD.format(calls="\n".join(backward), prepare=prepare[1], **options))
     return "".join(parts)
 
 
-def _prepare_batch(names: dict[str, int], tangent: bool) -> str:
+def _weights(prefix: str, edge: str, size: int, table: bool) -> str:
+    """Return the expression that makes the weights of an edge."""
+    if table:
+        return f"tabulated(table, rows, {size}, steps, r[{edge}])"
+    return f"Given{{{prefix}w + ({edge}) * {size}}}"
+
+
+def _prepare_batch(names: dict[str, int], tangent: bool, table: bool) -> str:
     """Return the lines that collect the operands of a batch of edges."""
-    kinds = [("", "x", "y", "w"), ("h", "hx", "hy", "hw")] if tangent else [("", "x", "y", "w")]
-    lines = []
-    for prefix, *_ in kinds:
-        lines.append("      T {0}m[{batch} * {num_factors}];".format(prefix, **names))
-        lines.append("      const T *{0}xs[{batch}], *{0}ws[{batch}];".format(prefix, **names))
-    lines.append("      for (I e = 0; e < n; ++e) {")
-    for prefix, x, y, w in kinds:
+    kind, lines, inner = "Tabulated" if table else "Given", [], []
+    for prefix in ("", "h") if tangent else ("",):
         lines += [
-            "        factors({1} + (first + e) * {y_size}, {0}m + e * {num_factors});".format(prefix, y, **names),
-            "        {0}xs[e] = {1} + senders[first + e] * {x_size};".format(prefix, x, **names),
-            "        {0}ws[e] = {1} + (first + e) * {weight_size};".format(prefix, w, **names),
+            "      T {0}m[{batch} * {num_factors}];".format(prefix, **names),
+            "      const T* {0}xs[{batch}];".format(prefix, **names),
+            "      {1} {0}ws[{batch}];".format(prefix, kind, **names),
         ]
-    return "\n".join([*lines, "      }"])
+        inner += [
+            "        factors({0}y + (first + e) * {y_size}, {0}m + e * {num_factors});".format(prefix, **names),
+            "        {0}xs[e] = {0}x + senders[first + e] * {x_size};".format(prefix, **names),
+            f"        {prefix}ws[e] = {_weights(prefix, 'first + e', names['weight_size'], table)};",
+        ]
+    return "\n".join([*lines, "      for (I e = 0; e < n; ++e) {", *inner, "      }"])
 
 
-def _prepare_edge(names: dict[str, int], tangent: bool) -> str:
+def _prepare_edge(names: dict[str, int], tangent: bool, table: bool) -> str:
     """Return the lines that collect the operands of one edge."""
     lines = []
     for prefix in ("", "h") if tangent else ("",):
         lines += [
             "        T {0}m[{num_factors}];".format(prefix, **names),
             "        factors({0}y + e * {y_size}, {0}m);".format(prefix, **names),
-            "        const T *{0}xe = {0}x + senders[e] * {x_size}, *{0}we = {0}w + e * {weight_size};".format(prefix, **names),
+            "        const T* {0}xe = {0}x + senders[e] * {x_size};".format(prefix, **names),
+            f"        const auto {prefix}we = {_weights(prefix, 'e', names['weight_size'], table)};",
         ]
     return "\n".join(lines)
 
@@ -201,19 +245,19 @@ def _forward_function(
     mul, dim = group[0].mul, group[0].dims[0]
     written = sorted({c.out + m * mul for c in group for m in range(c.dims[2])})
     prefixes = ("", "h") if tangent else ("",)
-    arguments = ", ".join(f"const T* __restrict {p}m, const T* const* {p}xs, const T* const* {p}ws" for p in prefixes)
+    arguments = ", ".join(f"const T* __restrict {p}m, const T* const* {p}xs, const W* {p}ws" for p in prefixes)
     lines = [
-        f"template <int V> INLINE void {name}(I n, {arguments}, T* __restrict o, I u) {{",
+        f"template <int V, class W> INLINE void {name}(I n, {arguments}, T* __restrict o, I u) {{",
         "  typedef typename Vector<V>::type R;",
         *(f"  R a{column} = load<V>(o + u + {column});" for column in written),
         "  for (I e = 0; e < n; ++e) {",
     ]
     for p in prefixes:
-        lines.append(f"    const T *{p}x = {p}xs[e] + u, *{p}w = {p}ws[e] + u, *{p}f = {p}m + e * {stride};")
+        lines.append(f"    const T *{p}x = {p}xs[e] + u, *{p}f = {p}m + e * {stride};")
         lines += [f"    const R {p}x{m} = load<V>({p}x + {group[0].x + m * mul});" for m in range(dim)]
     for coupling in group:
         pairs = _ordered(places[coupling])
-        lines += ["    {", *(f"      const R {p}w0 = load<V>({p}w + {coupling.weight});" for p in prefixes)]
+        lines += ["    {", *(f"      const R {p}w0 = {p}ws[e].template value<V>(u + {coupling.weight});" for p in prefixes)]
         # The weight is multiplied with whichever has fewer components.
         early = tangent or dim < coupling.dims[2]
         if early:
@@ -245,11 +289,12 @@ def _backward_function(name: str, block: Sequence[Coupling], places: dict[Coupli
     mul, dim = block[0].mul, block[0].dims[0]
     filters = sorted({c.y + m2 for c in block for _, m2, _, _ in c.entries})
     prefixes = ("", "h") if tangent else ("",)
-    arguments = ", ".join(f"const T* __restrict {p}{name}" for p in prefixes for name in "xwf")
+    arguments = ", ".join(f"const T* __restrict {p}x, const W& {p}w, const T* __restrict {p}f" for p in prefixes)
     lines = [
-        f"template <int V> INLINE void {name}({arguments}, const T* __restrict g, T* __restrict gx, T* __restrict ay, "
+        f"template <int V, class W> INLINE void {name}({arguments}, const T* __restrict g, T* __restrict gx, T* __restrict ay, "
         "T* __restrict gw, I first, I stop) {",
         "  typedef typename Vector<V>::type R;",
+        "  R slope = {};",
         *(f"  R y{k} = {{}};" for k in filters),
         "  for (I u = first; u < stop; u += V) {",
         *(f"    const R {p}x{m} = load<V>({p}x + u + {block[0].x + m * mul});" for p in prefixes for m in range(dim)),
@@ -259,7 +304,7 @@ def _backward_function(name: str, block: Sequence[Coupling], places: dict[Coupli
         pairs = _ordered(places[coupling])
         lines += [
             "    {",
-            *(f"      const R {p}w0 = load<V>({p}w + u + {coupling.weight});" for p in prefixes),
+            *(f"      const R {p}w0 = {p}w.template value<V>(u + {coupling.weight});" for p in prefixes),
             *(f"      const R g{m} = load<V>(g + u + {coupling.out + m * mul});" for m in range(coupling.dims[2])),
             "      if (gx || gw) {",
         ]
@@ -271,7 +316,11 @@ def _backward_function(name: str, block: Sequence[Coupling], places: dict[Coupli
         weighed = "hx{0} * s{0} + x{0} * hs{0}" if tangent else "x{0} * s{0}"
         lines += [
             *(f"        a{m} += {gained.format(m)};" for m in range(dim)),
-            f"        if (gw) store<V>(gw + u + {coupling.weight}, {' + '.join(weighed.format(m) for m in range(dim))});",
+            "        if (gw) {",
+            f"          const R t = {' + '.join(weighed.format(m) for m in range(dim))};",
+            f"          if constexpr (W::tabulated) slope += t * w.template slope<V>(u + {coupling.weight});",
+            f"          else store<V>(gw + u + {coupling.weight}, t);",
+            "        }",
             "      }",
             "      if (ay) {",
         ]
@@ -290,6 +339,7 @@ def _backward_function(name: str, block: Sequence[Coupling], places: dict[Coupli
         *(f"      store<V>(gx + u + {block[0].x + m * mul}, a{m} + load<V>(gx + u + {block[0].x + m * mul}));" for m in range(dim)),
         "    }",
         "  }",
+        "  if constexpr (W::tabulated) { if (gw) gw[0] += total<V>(slope); }",
         "  if (ay) {",
         *(f"    ay[{k}] += total<V>(y{k});" for k in filters),
         "  }",
