@@ -14,7 +14,7 @@ Printed, and written as CSV and PNG, for every molecule:
   share        of every part in a training step, by torch's profiler, which slows small operations down
 
 Examples:
-  python scripts/time_hamiltonians.py                                    both papers' networks at 64 channels, 30 min
+  python scripts/time_hamiltonians.py                                    both papers' networks at 64 channels, 10 min
   python scripts/time_hamiltonians.py --quick                            small ones, to see whether it works, 1 min
   python scripts/time_hamiltonians.py --molecules C10H22:2 my.xyz:1 --channels 128 --variants qhnet "sphnet 0.7"
 """

@@ -16,7 +16,7 @@ their number is the median of the finished calculations of that series. "3 cycle
 have been after three cycles for the finished ones, against what it took: how far to trust it.
 
 Examples:
-  python scripts/time_scf.py                                             10 to 60 atoms, 10 to 15 min of CPU time
+  python scripts/time_scf.py                                             10 to 60 atoms, tens of minutes
   python scripts/time_scf.py --quick                                     two small molecules, 1 min
   python scripts/time_scf.py --series C2H6,C4H10,C8H18 --channels 64 --budget 600
 """

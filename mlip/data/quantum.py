@@ -7,6 +7,7 @@ only imported where it is used. What needs none is in :mod:`mlip.data.molecular_
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,10 @@ fit (Gaussian, QH9 Dynamic-100k). PySCF called the first one ``b3lyp`` before it
 
 _FIRST_WITH_VWN_RPA = (2, 3)
 _HEAVIEST_WITHOUT_ECP = 36
+"""Of the def2 bases. Others (LANL2DZ, SBKJC, cc-pVDZ-PP, …) may have effective core potentials from lithium on."""
+
+_OTHER_POTENTIALS = re.compile("gth|ccecp|bfdv")
+"""Bases whose potentials PySCF keeps under other names; with all electrons their orbitals would be nonsense."""
 
 
 def functional_of(name: str, pyscf_version: str) -> str:
@@ -75,18 +80,19 @@ def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: 
     Args:
         numbers: atomic numbers.
         positions: (atoms, 3) Å; turned into Bohr with the package's own constant.
-        basis: see :func:`mlip.data.orbitals.shells`; elements beyond Kr get the basis' effective core potential.
+        basis: see :func:`mlip.data.orbitals.shells`; elements get the effective core potential that the basis has for
+            them.
         charge: e.
 
     Raises:
         DataError: an odd number of electrons, positions that are not finite, a basis that needs a pseudopotential
-            (gth-…), no PySCF, or as `shells`.
+            (gth-…, ccecp-…), no PySCF, or as `shells`.
     """
     require_pyscf("computing matrices")
     from pyscf import gto
 
     key = basis_key(basis)
-    if key.startswith("gth"):
+    if _OTHER_POTENTIALS.match(key):
         raise DataError(f"The basis {basis} belongs to a pseudopotential, which is not supported. Use def2-svp.")
     elements = sorted({int(number) for number in numbers})
     for number in elements:
@@ -110,17 +116,17 @@ def num_electrons(numbers: Sequence[int] | np.ndarray, basis: str, charge: int =
 
     Args:
         numbers: atomic numbers.
-        basis: as for `molecule`; PySCF is asked for elements beyond Kr only.
+        basis: as for `molecule`; PySCF is asked where it may have effective core potentials.
         charge: e.
 
     Raises:
-        DataError: there is an element beyond Kr and PySCF is not installed.
+        DataError: PySCF must be asked and is not installed.
     """
     elements, counts = np.unique(np.asarray(numbers, dtype=np.int64), return_counts=True)
-    electrons = int(np.dot(elements, counts)) - charge
-    if len(elements) and elements[-1] > _HEAVIEST_WITHOUT_ECP:
+    electrons, key = int(np.dot(elements, counts)) - charge, basis_key(basis)
+    if len(elements) and (elements[-1] > _HEAVIEST_WITHOUT_ECP or not key.startswith("def2")):
         require_pyscf(f"counting the electrons of {_formula(numbers)} in {basis}")
-        potentials = _core_potentials(elements.tolist(), basis_key(basis))
+        potentials = _core_potentials(elements.tolist(), key)
         for number, count in zip(elements.tolist(), counts.tolist()):
             # An effective core potential begins with the number of electrons that it stands for.
             electrons -= count * int(potentials.get(chemical_symbols[number], [0])[0])
@@ -128,12 +134,22 @@ def num_electrons(numbers: Sequence[int] | np.ndarray, basis: str, charge: int =
 
 
 def _core_potentials(elements: Sequence[int], key: str) -> dict[str, Any]:
-    """Return PySCF's effective core potentials of a basis, by symbol, for those elements beyond Kr that have one."""
-    from pyscf import gto
-
-    heavy = [chemical_symbols[number] for number in elements if number > _HEAVIEST_WITHOUT_ECP]
-    found = {symbol: gto.basis.load_ecp(key, symbol) for symbol in heavy}
+    """Return PySCF's effective core potentials of a basis, by symbol, for those elements that have one."""
+    found = {chemical_symbols[number]: _core_potential(key, chemical_symbols[number]) for number in elements}
     return {symbol: potential for symbol, potential in found.items() if potential}
+
+
+def _core_potential(key: str, symbol: str) -> list[Any] | None:
+    from pyscf import gto
+    from pyscf.lib.exceptions import BasisNotFoundError
+
+    try:
+        with warnings.catch_warnings():
+            # PySCF recommends another package where it has none.
+            warnings.simplefilter("ignore")
+            return gto.basis.load_ecp(key, symbol)
+    except (BasisNotFoundError, KeyError, AssertionError, ValueError, OSError, RuntimeError):
+        return None
 
 
 def kohn_sham(mol: Any, functional: str, grid_level: int = GRID_LEVEL) -> Any:

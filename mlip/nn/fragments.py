@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+TIED = 1e-4
+"""Å. Heavy atoms whose distances to a hydrogen differ by less are equally near: those that symmetry exchanges."""
+
 
 def fragments(is_hydrogen: Tensor, senders: Tensor, receivers: Tensor, distances: Tensor) -> tuple[Tensor, int]:
     """Return the fragment ``(atoms,)`` of every atom, numbered from 0, and how many there are.
 
     Neither the order nor the orientation of the atoms matters. (SPHNet groups by k-means, whose result depends on
-    random starts.) Hydrogens without a heavy neighbour among the links are fragments of their own. Of two that are
-    equally near, one is taken by the order of the atoms.
+    random starts.) Hydrogens without a heavy neighbour among the links are fragments of their own, and so are those with
+    two that are equally near, as in diborane: either choice would break the symmetry.
 
     Args:
         is_hydrogen: ``(atoms,)``.
@@ -25,8 +28,10 @@ def fragments(is_hydrogen: Tensor, senders: Tensor, receivers: Tensor, distances
     chosen = chosen[distances[chosen].argsort(descending=True, stable=True)]
     chosen = chosen[receivers[chosen].argsort(stable=True)]
     if len(chosen):
-        last = torch.ones(len(chosen), dtype=torch.bool, device=chosen.device)
-        last[:-1] = receivers[chosen[1:]] != receivers[chosen[:-1]]
-        owner[receivers[chosen[last]]] = senders[chosen[last]]
+        same = receivers[chosen[1:]] == receivers[chosen[:-1]]
+        near = distances[chosen[:-1]] - distances[chosen[1:]] < TIED
+        no, none = same.new_zeros(1), same & near
+        taken = chosen[~torch.cat([same, no]) & ~torch.cat([no, none])]
+        owner[receivers[taken]] = senders[taken]
     roots, numbered = owner.unique(return_inverse=True)
     return numbered, len(roots)

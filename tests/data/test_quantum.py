@@ -79,6 +79,25 @@ def test_heavy_elements_get_the_core_potential_of_their_basis():
     assert overlap([53, 1], hydrogen_iodide, "def2-svp").shape == (31, 31)
 
 
+def test_light_elements_get_the_core_potential_of_their_basis():
+    """With 18 electrons in the 10 valence orbitals of LANL2DZ all numbers of HCl would be nonsense."""
+    gto = pytest.importorskip("pyscf.gto")
+    hydrogen_chloride = np.array([[0, 0, 0], [0, 0, 1.28]])
+    for basis, electrons in (("lanl2dz", 8), ("sbkjc", 8), ("cc-pvdz", 18), ("sto-3g", 18)):
+        own = molecule([17, 1], hydrogen_chloride, basis)
+        ecp = {} if electrons == 18 else {"Cl": basis}
+        oracle = gto.M(atom="Cl 0 0 0; H 0 0 1.28", basis=basis, ecp=ecp, verbose=0)
+        assert own.nelectron == oracle.nelectron == num_electrons([17, 1], basis) == electrons
+        core = oracle.intor("int1e_kin") + oracle.intor("int1e_nuc") + (oracle.intor("ECPscalar") if ecp else 0.0)
+        assert np.abs(kohn_sham(own, "pbe").get_hcore() - core).max() < 1e-5
+    assert num_electrons([29, 1], "cc-pvdz-pp") == 20
+    # Not those of a basis without a file of its own.
+    assert num_electrons([17, 1], "6-31g(d,p)") == num_electrons([17, 1], "minao") == 18
+    for basis in ("ccecp-cc-pvdz", "bfd-vdz"):
+        with pytest.raises(DataError, match="belongs to a pseudopotential"):
+            molecule([17, 1], hydrogen_chloride, basis)
+
+
 def test_electrons_of_light_elements_are_counted_without_pyscf(monkeypatch):
     monkeypatch.setattr(pyscf_extra, "find_spec", lambda name: None)
     assert num_electrons([8, 1, 1], "def2-svp") == 10

@@ -171,6 +171,24 @@ def test_fragments_do_not_depend_on_the_order() -> None:
     assert sorted(found, key=min) == parts_of(atoms)
 
 
+def test_a_hydrogen_between_two_equal_atoms_is_alone() -> None:
+    """Taken by one of them, it would change the scalars when the file lists them in another order, or by rounding."""
+    outer = [[x, y, 0.0] for x in (1.46, -1.46) for y in (1.04, -1.04)]
+    bridge = Atoms("C2H6", positions=[[0.88, 0, 0], [-0.88, 0, 0], *outer, [0, 0, 0.98], [0, 0, -0.98]])
+    assert parts_of(bridge) == [{0, 2, 3}, {1, 4, 5}, {6}, {7}]
+    between = [[0, 0, 0], [0, 0, 1.2], [0, 0, 2.4]]
+    assert parts_of(Atoms("OHO", positions=between)) == [{0}, {1}, {2}]
+    # Equal ones that are farther away than another are no tie.
+    assert parts_of(Atoms("OHOO", positions=[*between, [0, 1.0, 1.2]])) == [{0}, {1, 3}, {2}]
+    front_end = made()
+    found = scalars(front_end, bridge)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-11)
+    order = np.random.default_rng(2).permutation(len(bridge))
+    for seed in range(4):
+        turned = transformed(bridge[order], random_orthogonal(seed, proper=bool(seed % 2)))
+        np.testing.assert_allclose(scalars(front_end, turned), found[order], atol=1e-10)
+
+
 def layer_inputs(d: int = 8) -> tuple[Tensor, Tensor, Tensor, Links]:
     generator = torch.Generator().manual_seed(3)
     x, v = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((4, d), (4, 3, d)))
