@@ -241,7 +241,7 @@ class HamiltonianNetwork(AtomisticModel):
             return edges
         number = self.element_numbers[species]
         kept = (number[edges.receivers] >= number[edges.senders]).nonzero()[:, 0]
-        return Edges(*(value[kept] for value in edges))
+        return Edges(*(value[kept] for value in edges[:6]))
 
     def _assemble(
         self,

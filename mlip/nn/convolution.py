@@ -74,6 +74,17 @@ class Convolution(nn.Module):
                 weight.mul_(initial_messages)
         self.self_connection = None if self_connection is None else self_connection(irreps_in, irreps_out, elements)
         self.scale = float(num_neighbors) ** -neighbor_exponent
+        self._messages: Callable[[Tensor, Edges], Tensor] | None = None
+
+    def replace_messages(self, messages: Callable[[Tensor, Edges], Tensor] | None) -> None:
+        """Have the sums of the messages computed by a function of (features sent, edges) until the next training."""
+        self._messages = messages
+
+    def train(self, mode: bool = True) -> "Convolution":
+        """Forget the replacement, which was made from weights that a training changes."""
+        if mode:
+            self._messages = None
+        return super().train(mode)
 
     def forward(self, features: Tensor, edges: Edges, species: Tensor) -> Tensor:
         """Update node features.
@@ -87,9 +98,12 @@ class Convolution(nn.Module):
             ``(atoms, irreps_out.dim)``.
         """
         sent = features if self.linear_in is None else self.linear_in(features)
-        weight = self.radial_weights(edges.basis)
-        messages = self.tensor_product.convolve(
-            sent, edges.harmonics, weight, edges.senders, edges.receivers, features.shape[0]
-        )
+        if self._messages is not None:
+            messages = self._messages(sent, edges)
+        else:
+            weight = self.radial_weights(edges.basis)
+            messages = self.tensor_product.convolve(
+                sent, edges.harmonics, weight, edges.senders, edges.receivers, features.shape[0], edges.starts
+            )
         summed = self.linear(messages * self.scale)
         return summed if self.self_connection is None else summed + self.self_connection(features, species)

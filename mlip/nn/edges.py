@@ -12,6 +12,7 @@ from mlip.nn.edge_vectors import edge_vectors, safe_norm
 from mlip.nn.enveloped_basis import EnvelopedBasis
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.radial.base import RadialBasis
+from mlip.ops.segment import first_edges
 from mlip.ops.spherical_harmonics import spherical_harmonics
 
 
@@ -25,6 +26,7 @@ class Edges(NamedTuple):
             component normalisation.
         basis: ``(edges, num_basis)`` radial basis, envelope included: zero from the cutoff on.
         senders, receivers: ``(edges,)`` j and i.
+        starts: ``(atoms + 1,)`` the first edge of each receiver, and the number of edges; None where it is not known.
     """
 
     vectors: Tensor
@@ -33,6 +35,7 @@ class Edges(NamedTuple):
     basis: Tensor
     senders: Tensor
     receivers: Tensor
+    starts: Tensor | None = None
 
 
 class EdgeFeatures(nn.Module):
@@ -81,5 +84,6 @@ class EdgeFeatures(nn.Module):
         distances = safe_norm(vectors)
         # Dividing by a norm that may be zero has a gradient of 1e12 there; this one has a finite one.
         directions = vectors / torch.where(distances == 0, torch.ones_like(distances), distances)[:, None]
+        starts = first_edges(receivers, len(graph.positions))
         harmonics = spherical_harmonics(self.lmax, vectors if self.solid else directions)
-        return Edges(vectors, distances, harmonics, self.basis(distances), senders, receivers)
+        return Edges(vectors, distances, harmonics, self.basis(distances), senders, receivers, starts)

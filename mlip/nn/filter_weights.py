@@ -61,12 +61,20 @@ class FilterWeighted(nn.Module):
         return self.product.filter_is_harmonics
 
     def convolve(
-        self, x1: Tensor, x2: Tensor, weight: Tensor, senders: Tensor, receivers: Tensor, num_nodes: int
+        self,
+        x1: Tensor,
+        x2: Tensor,
+        weight: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        num_nodes: int,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`~mlip.ops.tensor_product.base.TensorProduct.convolve`; ``weight``: ``(edges, weight_numel)``."""
         before = weight.new_ones(len(weight), self.num_before)
         behind = weight.new_ones(len(weight), self.num_behind)
-        return self.product.convolve(x1, x2, torch.cat([before, weight, behind], 1), senders, receivers, num_nodes)
+        every = torch.cat([before, weight, behind], 1)
+        return self.product.convolve(x1, x2, every, senders, receivers, num_nodes, starts)
 
 
 def filter_weighted(factory: Callable[..., TensorProduct]) -> Callable[..., TensorProduct | FilterWeighted]:

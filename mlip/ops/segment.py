@@ -1,5 +1,6 @@
 """Sums over the edges of a receiver."""
 
+import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
@@ -13,3 +14,13 @@ def segment_sum(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
         num_segments: number of rows of the result; rows without an edge are zero.
     """
     return scatter(values, index, dim=0, dim_size=num_segments, reduce="sum")
+
+
+def first_edges(receivers: Tensor, num_nodes: int) -> Tensor:
+    """Return ``(num_nodes + 1,)``: the first edge of each receiver, and the number of edges.
+
+    Args:
+        receivers: ``(edges,)`` ascending.
+        num_nodes: number of receivers, those without edges included.
+    """
+    return torch.searchsorted(receivers, torch.arange(num_nodes + 1, device=receivers.device))

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from mlip.ops.kernels.compiler import load_library
 from mlip.ops.kernels.contraction_source import contraction_source, read_slots
+from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.tensor_product.nonzeros import Form, Operands, Shared
-
-SCALARS = {torch.float32: "float", torch.float64: "double"}
 
 
 def evaluate_native(form: Form, wanted: tuple[int, ...], shared: Shared, operands: Operands) -> list[Tensor]:
@@ -26,9 +25,7 @@ def evaluate_native(form: Form, wanted: tuple[int, ...], shared: Shared, operand
     rows = max(operand.shape[0] for operand in given)
     channels = max(operand.shape[2] for operand in given)
     library = _library(form, wanted, shared, channels, given[0].dtype)
-    results = [
-        given[0].new_empty(rows, form.sizes[slot], 1 if 2 in shared[slot] else channels) for slot in wanted
-    ]
+    results = [given[0].new_empty(rows, form.sizes[slot], 1 if 2 in shared[slot] else channels) for slot in wanted]
     arguments: list[object] = []
     for operand in given:
         stride = 0 if operand.shape[0] == 1 and rows != 1 else operand.shape[1] * operand.shape[2]

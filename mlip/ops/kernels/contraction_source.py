@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from mlip.ops.kernels.convolution_source import HEAD, VECTOR_BYTES, pieces
+from mlip.ops.kernels.cpp import HEAD, lanes_of, pieces
 from mlip.ops.tensor_product.nonzeros import Form, Shared, WeightedTable
 
 _SLOTS = "xyzw"
@@ -45,7 +45,7 @@ def contraction_source(form: Form, wanted: tuple[int, ...], shared: Shared, chan
     sums = [f"    T t{_SLOTS[s]}[{form.sizes[s]}] = {{}};" for s in summed]
     stores = [f"    for (int k = 0; k < {form.sizes[s]}; ++k) g{_SLOTS[s]}r[k] = t{_SLOTS[s]}[k];" for s in summed]
     names = [f"{_SLOTS[s]}r" for s in read] + [f"t{_SLOTS[s]}" if s in single else f"g{_SLOTS[s]}r" for s in wanted]
-    lanes = VECTOR_BYTES // {"float": 4, "double": 8}[scalar]
+    lanes = lanes_of(scalar)
     calls = [
         f"    for (I u = {start}; u < {end}; u += {width}) row<{width}>({', '.join(names)}, u);"
         for width, start, end in pieces(channels, lanes)
@@ -72,8 +72,10 @@ def _row(form: Form, wanted: tuple[int, ...], read: list[int], single: set[int],
     ]
     for s in read:
         for k in range(form.sizes[s]):
-            value = f"T {_SLOTS[s]}{k} = {_SLOTS[s]}p[{k}]" if s in single else (
-                f"R {_SLOTS[s]}{k} = load<V>({_SLOTS[s]}p + u + {k * channels})"
+            value = (
+                f"T {_SLOTS[s]}{k} = {_SLOTS[s]}p[{k}]"
+                if s in single
+                else (f"R {_SLOTS[s]}{k} = load<V>({_SLOTS[s]}p + u + {k * channels})")
             )
             lines.append(f"  const {value};")
     for s in wanted:
@@ -100,7 +102,9 @@ def _terms(form: Form, wanted: tuple[int, ...]) -> list[str]:
         p = form.weights[q] if weighted else None
         lines.append("  {")
         if 2 in wanted or 3 in wanted:
-            terms = [f"x{i} * ({' + '.join(f'T({c!r}) * y{j}' for j, c in pairs)})" for i, pairs in sorted(inputs.items())]
+            terms = [
+                f"x{i} * ({' + '.join(f'T({c!r}) * y{j}' for j, c in pairs)})" for i, pairs in sorted(inputs.items())
+            ]
             lines.append(f"    const R t = {' + '.join(terms)};")
             if 2 in wanted:
                 lines.append(f"    gz{k} += {f'w{p} * t' if weighted else 't'};")

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from mlip.ops.kernels.compiler import load_library
 from mlip.ops.kernels.convolution_source import convolution_source
+from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.form import ConvolutionForm
-
-SCALARS = {torch.float32: "float", torch.float64: "double"}
 
 _FORMS: dict[str, ConvolutionForm] = {}
 
@@ -38,7 +37,7 @@ def prepare(form: ConvolutionForm, dtype: torch.dtype) -> str:
         mlip.ops.kernels.compiler.NoCompiler: it cannot be built here.
     """
     _FORMS[form.key] = form
-    _functions(form.key, dtype)
+    functions(form.key, dtype)
     return form.key
 
 
@@ -59,21 +58,28 @@ def convolution(x: Tensor, y: Tensor, weight: Tensor, senders: Tensor, starts: T
     return torch.ops.mlip.convolution(x, y, weight, senders, starts, key)
 
 
+def form_of(key: str) -> ConvolutionForm:
+    """Return the form of a key."""
+    return _FORMS[key]
+
+
 @lru_cache(maxsize=256)
-def _functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
+def functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the compiled functions of a form for a type of numbers."""
     return load_library(convolution_source(_FORMS[key], SCALARS[dtype]))
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Return where the numbers of a tensor begin; null for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def _forward(name: str, operands: list[Tensor], senders: Tensor, starts: Tensor, key: str) -> Tensor:
     operands = [operand.contiguous() for operand in operands]
     nodes = len(starts) - 1
-    out = operands[0].new_empty(nodes, _FORMS[key].out_size)
-    getattr(_functions(key, out.dtype), name)(
-        *map(_pointer, operands), _pointer(senders), _pointer(starts), ctypes.c_int64(nodes), _pointer(out),
+    out = operands[0].new_empty(nodes, form_of(key).out_size)
+    getattr(functions(key, out.dtype), name)(
+        *map(pointer, operands), pointer(senders), pointer(starts), ctypes.c_int64(nodes), pointer(out),
         torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -88,9 +94,9 @@ def _backward(
     # Every thread adds up the gradients of the senders on its own: no two write to one place.
     gx = x.new_zeros(threads, *x.shape) if wanted[0] else None
     gy, gw = (torch.empty_like(t) if want else None for t, want in zip((y, w), wanted[1:]))
-    getattr(_functions(key, x.dtype), name)(
-        *map(_pointer, operands), _pointer(g), _pointer(senders), _pointer(starts), ctypes.c_int64(len(starts) - 1),
-        _pointer(gx), ctypes.c_int64(x.numel()), _pointer(gy), _pointer(gw), threads,
+    getattr(functions(key, x.dtype), name)(
+        *map(pointer, operands), pointer(g), pointer(senders), pointer(starts), ctypes.c_int64(len(starts) - 1),
+        pointer(gx), ctypes.c_int64(x.numel()), pointer(gy), pointer(gw), threads,
     )  # fmt: skip
     if gx is not None:
         gx = gx[0] if threads == 1 else gx.sum(0)
@@ -98,7 +104,7 @@ def _backward(
 
 
 def _shape(operands: list[Tensor], starts: Tensor, key: str) -> Tensor:
-    return operands[0].new_empty(starts.shape[0] - 1, _FORMS[key].out_size)
+    return operands[0].new_empty(starts.shape[0] - 1, form_of(key).out_size)
 
 
 def _shapes(operands: list[Tensor], wanted: list[bool]) -> tuple[Tensor, ...]:
@@ -110,7 +116,9 @@ _LIBRARY.impl("convolution_backward", lambda x, y, w, g, *rest: _backward("backw
 _LIBRARY.impl("convolution_tangent", lambda *a: _forward("forward_tangent", list(a[:6]), *a[6:]), "CPU")
 _LIBRARY.impl("convolution_backward_tangent", lambda *a: _backward("backward_tangent", list(a[:6]), *a[6:]), "CPU")
 torch.library.register_fake("mlip::convolution", lambda x, y, w, s, starts, key: _shape([x], starts, key))
-torch.library.register_fake("mlip::convolution_backward", lambda x, y, w, g, s, t, k, wanted: _shapes([x, y, w], wanted))
+torch.library.register_fake(
+    "mlip::convolution_backward", lambda x, y, w, g, s, t, k, wanted: _shapes([x, y, w], wanted)
+)
 torch.library.register_fake("mlip::convolution_tangent", lambda *a: _shape([a[0]], a[7], a[8]))
 torch.library.register_fake("mlip::convolution_backward_tangent", lambda *a: _shapes(list(a[:3]), a[10]))
 
@@ -195,7 +203,9 @@ def _gradient_of_backward_tangent(ctx: Any, *cotangents: Tensor | None) -> tuple
 
 
 torch.library.register_autograd("mlip::convolution", _gradient, setup_context=_keep(3), lib=_LIBRARY)
-torch.library.register_autograd("mlip::convolution_backward", _gradient_of_backward, setup_context=_keep(4), lib=_LIBRARY)
+torch.library.register_autograd(
+    "mlip::convolution_backward", _gradient_of_backward, setup_context=_keep(4), lib=_LIBRARY
+)
 torch.library.register_autograd("mlip::convolution_tangent", _gradient_of_tangent, setup_context=_keep(6), lib=_LIBRARY)
 torch.library.register_autograd(
     "mlip::convolution_backward_tangent", _gradient_of_backward_tangent, setup_context=_keep(7), lib=_LIBRARY

@@ -1,74 +1,42 @@
-"""C++ of a convolution and of its gradients, straight-line in the components, with channels as vectors."""
+"""C++ of a convolution, of its gradients and of the tangents of both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from mlip.ops.kernels.form import ConvolutionForm, Coupling, Factors
-
-VECTOR_BYTES = 64
-"""Size of the vectors of channels: AVX-512's; with narrower registers the compiler takes several."""
-
-LARGEST_ACCUMULATION = 24
-"""Components that are summed at once: they should stay in registers."""
+from mlip.ops.kernels.convolution_bodies import edge_function, groups_of, sum_function
+from mlip.ops.kernels.cpp import HEAD, lanes_of, pieces
+from mlip.ops.kernels.form import ConvolutionForm, Factors
 
 EDGES_A_BATCH = 32
 """Edges whose factors are kept at once, in the fastest cache."""
 
 WEIGHTS = """\
-// Weights of an edge: given as numbers, or cubic splines of a parameter in a table of their coefficients.
+// Weights of an edge: given as numbers, or cubics between the knots of a table of values and slopes.
 struct Given {
   const T* w;
   static constexpr bool tabulated = false;
-  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type value(I k) const { return load<V>(w + k); }
+  template <int V> MEMBER typename Vector<V>::type value(I k) const { return load<V>(w + k); }
 };
 struct Tabulated {
   const T* w;
   I stride;
   T b[4], d[4];
   static constexpr bool tabulated = true;
-  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type mixed(const T* f, I k) const {
+  template <int V> MEMBER typename Vector<V>::type mixed(const T* f, I k) const {
     return f[0] * load<V>(w + k) + f[1] * load<V>(w + stride + k) + f[2] * load<V>(w + 2 * stride + k)
          + f[3] * load<V>(w + 3 * stride + k);
   }
-  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type value(I k) const { return mixed<V>(b, k); }
-  template <int V> inline __attribute__((always_inline)) typename Vector<V>::type slope(I k) const { return mixed<V>(d, k); }
+  template <int V> MEMBER typename Vector<V>::type value(I k) const { return mixed<V>(b, k); }
+  template <int V> MEMBER typename Vector<V>::type slope(I k) const { return mixed<V>(d, k); }
 };
-INLINE Tabulated tabulated(const T* table, I rows, I stride, T steps, T r) {
+INLINE Tabulated tabulated(const T* table, I knots, I stride, T steps, T r) {
   const T s = r * steps;
   I cell = (I)s;
-  cell = cell < 0 ? 0 : cell > rows - 4 ? rows - 4 : cell;
+  cell = cell < 0 ? 0 : cell > knots - 2 ? knots - 2 : cell;
   const T t = s - cell, u = 1 - t, h = steps;
-  return {table + cell * stride, stride,
-          {u * u * u / 6, (3 * t * t * t - 6 * t * t + 4) / 6, (3 * u * u * u - 6 * u * u + 4) / 6, t * t * t / 6},
-          {-h * u * u / 2, h * (3 * t * t - 4 * t) / 2, -h * (3 * u * u - 4 * u) / 2, h * t * t / 2}};
+  return {table + 2 * cell * stride, stride,
+          {(1 + 2 * t) * u * u, t * u * u, t * t * (3 - 2 * t), -t * t * u},
+          {-6 * h * t * u, h * u * (1 - 3 * t), 6 * h * t * u, h * t * (3 * t - 2)}};
 }
-"""
-
-Places = dict[tuple[int, int], int]
-"""Where the factor of each (m1, m3) of a coupling stands."""
-
-HEAD = """\
-#include <cstdint>
-#include <cstring>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#define INLINE static inline __attribute__((always_inline))
-typedef {scalar} T;
-typedef int64_t I;
-template <int V> struct Vector {{ typedef T type __attribute__((vector_size(V * sizeof(T)), aligned(sizeof(T)), may_alias)); }};
-template <int V> INLINE typename Vector<V>::type load(const T* p) {{ return *(const typename Vector<V>::type*)p; }}
-template <int V> INLINE void store(T* p, typename Vector<V>::type v) {{ *(typename Vector<V>::type*)p = v; }}
-template <int V> INLINE T total(typename Vector<V>::type v) {{
-  if constexpr (V == 1) return v[0];
-  else {{
-    typename Vector<V / 2>::type low, high;
-    __builtin_memcpy(&low, &v, sizeof(low));
-    __builtin_memcpy(&high, (const char*)&v + sizeof(low), sizeof(high));
-    return total<V / 2>(low + high);
-  }}
-}}
 """
 
 _FORWARD = """
@@ -88,8 +56,8 @@ extern "C" void forward{suffix}(const T* x, const T* y, {weights}, {tangents}con
 """
 
 _BACKWARD = """
-extern "C" void backward{suffix}(const T* x, const T* y, {weights}, {tangents}const T* g, const I* senders, const I* starts,
-                         I nodes, T* gx, I copy, T* gy, T* gw, int threads) {{
+extern "C" void backward{suffix}(const T* x, const T* y, {weights}, {tangents}const T* g, const I* senders,
+                         const I* starts, I nodes, T* gx, I copy, T* gy, T* gw, int threads) {{
   #pragma omp parallel num_threads(threads) if (threads > 1)
   {{
     int thread = 0;
@@ -112,7 +80,7 @@ extern "C" void backward{suffix}(const T* x, const T* y, {weights}, {tangents}co
 }}
 """
 
-_TABLE = "const T* r, const T* table, I rows, T steps"
+_TABLE = "const T* r, const T* table, I knots, T steps"
 _TANGENTS = "const T* hx, const T* hy, const T* hw, "
 
 
@@ -123,7 +91,7 @@ def convolution_source(form: ConvolutionForm, scalar: str) -> str:
         form: what is computed.
         scalar: ``float`` or ``double``.
     """
-    lanes = VECTOR_BYTES // {"float": 4, "double": 8}[scalar]
+    lanes = lanes_of(scalar)
     factors = Factors.of(form.couplings)
     places = dict(zip(form.couplings, factors.places))
     names = {
@@ -136,13 +104,13 @@ def convolution_source(form: ConvolutionForm, scalar: str) -> str:
         forward, backward = [], []
         for number, block in enumerate(form.blocks):
             mul = block[0].mul
-            for position, group in enumerate(_groups(block)):
+            for position, group in enumerate(groups_of(block)):
                 name = f"sum_{number}_{position}{suffix}"
-                parts.append(_forward_function(name, group, places, len(factors.sums), tangent))
+                parts.append(sum_function(name, group, places, len(factors.sums), tangent))
                 arguments = "n, m, xs, ws, hm, hxs, hws, o, u" if tangent else "n, m, xs, ws, o, u"
                 forward += _calls(f"{name}<@>({arguments})", mul, lanes)
             name = f"edge_{number}{suffix}"
-            parts.append(_backward_function(name, block, places, tangent))
+            parts.append(edge_function(name, block, places, tangent))
             operands = "xe, we, m, hxe, hwe, hm" if tangent else "xe, we, m"
             backward += _edge_calls(f"{name}<@>({operands}, o, xg, gy ? ay : nullptr, wg, u, stop)", mul, lanes)
         for kind in ("",) if tangent else ("", "_table"):
@@ -159,7 +127,7 @@ def convolution_source(form: ConvolutionForm, scalar: str) -> str:
 def _weights(prefix: str, edge: str, size: int, table: bool) -> str:
     """Return the expression that makes the weights of an edge."""
     if table:
-        return f"tabulated(table, rows, {size}, steps, r[{edge}])"
+        return f"tabulated(table, knots, {size}, steps, r[{edge}])"
     return f"Given{{{prefix}w + ({edge}) * {size}}}"
 
 
@@ -200,17 +168,6 @@ def _factors(factors: Factors) -> str:
     return "\n".join([*lines, "}\n"])
 
 
-def pieces(mul: int, lanes: int) -> Iterator[tuple[int, int, int]]:
-    """Divide channels into runs of vectors: (lanes, first channel, end), the widest vectors first."""
-    start = 0
-    while start < mul:
-        while lanes > mul - start:
-            lanes //= 2
-        end = start + (mul - start) // lanes * lanes
-        yield lanes, start, end
-        start = end
-
-
 def _calls(call: str, mul: int, lanes: int) -> list[str]:
     return [
         f"      for (I u = {start}; u < {end}; u += {width}) {call.replace('@', str(width))};"
@@ -223,130 +180,3 @@ def _edge_calls(call: str, mul: int, lanes: int) -> list[str]:
         "        " + call.replace("@", str(width)).replace("u, stop", f"{start}, {end}") + ";"
         for width, start, end in pieces(mul, lanes)
     ]
-
-
-def _groups(block: Sequence[Coupling]) -> list[list[Coupling]]:
-    """Divide the couplings of a block so that the results of each group stay in registers."""
-    groups: list[list[Coupling]] = [[]]
-    for coupling in block:
-        if groups[-1] and sum(c.dims[2] for c in groups[-1]) + coupling.dims[2] > LARGEST_ACCUMULATION:
-            groups.append([])
-        groups[-1].append(coupling)
-    return groups
-
-
-def _forward_function(
-    name: str, group: Sequence[Coupling], places: dict[Coupling, Places], stride: int, tangent: bool
-) -> str:
-    """Return a function that adds up the outputs of some couplings of one block over edges.
-
-    The tangent is ``M(y) (w hx + hw x) + M(hy) w x``.
-    """
-    mul, dim = group[0].mul, group[0].dims[0]
-    written = sorted({c.out + m * mul for c in group for m in range(c.dims[2])})
-    prefixes = ("", "h") if tangent else ("",)
-    arguments = ", ".join(f"const T* __restrict {p}m, const T* const* {p}xs, const W* {p}ws" for p in prefixes)
-    lines = [
-        f"template <int V, class W> INLINE void {name}(I n, {arguments}, T* __restrict o, I u) {{",
-        "  typedef typename Vector<V>::type R;",
-        *(f"  R a{column} = load<V>(o + u + {column});" for column in written),
-        "  for (I e = 0; e < n; ++e) {",
-    ]
-    for p in prefixes:
-        lines.append(f"    const T *{p}x = {p}xs[e] + u, *{p}f = {p}m + e * {stride};")
-        lines += [f"    const R {p}x{m} = load<V>({p}x + {group[0].x + m * mul});" for m in range(dim)]
-    for coupling in group:
-        pairs = _ordered(places[coupling])
-        lines += ["    {", *(f"      const R {p}w0 = {p}ws[e].template value<V>(u + {coupling.weight});" for p in prefixes)]
-        # The weight is multiplied with whichever has fewer components.
-        early = tangent or dim < coupling.dims[2]
-        if early:
-            lines += [f"      const R z{m} = w0 * x{m};" for m in range(dim)]
-        if tangent:
-            lines += [f"      const R hz{m} = w0 * hx{m} + hw0 * x{m};" for m in range(dim)]
-        for m3 in range(coupling.dims[2]):
-            here = [(m1, place) for (m1, k), place in pairs if k == m3]
-            if tangent:
-                terms = [f"f[{place}] * hz{m1} + hf[{place}] * z{m1}" for m1, place in here]
-            else:
-                terms = [f"f[{place}] * {'z' if early else 'x'}{m1}" for m1, place in here]
-            target = f"a{coupling.out + m3 * mul}"
-            if early:
-                lines += [f"      {target} += {term};" for term in terms]
-            elif terms:
-                lines.append(f"      {target} += w0 * ({' + '.join(terms)});")
-        lines.append("    }")
-    lines += ["  }", *(f"  store<V>(o + u + {column}, a{column});" for column in written), "}\n"]
-    return "\n".join(lines)
-
-
-def _backward_function(name: str, block: Sequence[Coupling], places: dict[Coupling, Places], tangent: bool) -> str:
-    """Return a function that adds up the three gradients of an edge over the channels of a block.
-
-    With ``s = M(y) g``: ``gx += w s``, ``gw = x s``, ``gy += C w x g``; with ``hs = M(hy) g`` the tangents are
-    ``w hs + hw s``, ``hx s + x hs`` and ``C (w hx + hw x) g``.
-    """
-    mul, dim = block[0].mul, block[0].dims[0]
-    filters = sorted({c.y + m2 for c in block for _, m2, _, _ in c.entries})
-    prefixes = ("", "h") if tangent else ("",)
-    arguments = ", ".join(f"const T* __restrict {p}x, const W& {p}w, const T* __restrict {p}f" for p in prefixes)
-    lines = [
-        f"template <int V, class W> INLINE void {name}({arguments}, const T* __restrict g, T* __restrict gx, T* __restrict ay, "
-        "T* __restrict gw, I first, I stop) {",
-        "  typedef typename Vector<V>::type R;",
-        "  R slope = {};",
-        *(f"  R y{k} = {{}};" for k in filters),
-        "  for (I u = first; u < stop; u += V) {",
-        *(f"    const R {p}x{m} = load<V>({p}x + u + {block[0].x + m * mul});" for p in prefixes for m in range(dim)),
-        *(f"    R a{m} = {{}};" for m in range(dim)),
-    ]
-    for coupling in block:
-        pairs = _ordered(places[coupling])
-        lines += [
-            "    {",
-            *(f"      const R {p}w0 = {p}w.template value<V>(u + {coupling.weight});" for p in prefixes),
-            *(f"      const R g{m} = load<V>(g + u + {coupling.out + m * mul});" for m in range(coupling.dims[2])),
-            "      if (gx || gw) {",
-        ]
-        for p in prefixes:
-            for m1 in range(dim):
-                terms = [f"{p}f[{place}] * g{m3}" for (k, m3), place in pairs if k == m1]
-                lines.append(f"        const R {p}s{m1} = {' + '.join(terms) if terms else 'R{}'};")
-        gained = "w0 * hs{0} + hw0 * s{0}" if tangent else "w0 * s{0}"
-        weighed = "hx{0} * s{0} + x{0} * hs{0}" if tangent else "x{0} * s{0}"
-        lines += [
-            *(f"        a{m} += {gained.format(m)};" for m in range(dim)),
-            "        if (gw) {",
-            f"          const R t = {' + '.join(weighed.format(m) for m in range(dim))};",
-            f"          if constexpr (W::tabulated) slope += t * w.template slope<V>(u + {coupling.weight});",
-            f"          else store<V>(gw + u + {coupling.weight}, t);",
-            "        }",
-            "      }",
-            "      if (ay) {",
-        ]
-        early = tangent or dim < coupling.dims[2]
-        scaled = "w0 * hx{0} + hw0 * x{0}" if tangent else "w0 * x{0}" if early else "w0 * g{0}"
-        lines += [f"        const R z{k} = {scaled.format(k)};" for k in range(dim if early else coupling.dims[2])]
-        for (m1, m3), _ in pairs:
-            lines.append(f"        {{ const R q = {f'z{m1} * g{m3}' if early else f'x{m1} * z{m3}'};")
-            lines += [
-                f"          y{coupling.y + m2} += T({c!r}) * q;" for a, m2, b, c in coupling.entries if (a, b) == (m1, m3)
-            ]
-            lines.append("        }")
-        lines += ["      }", "    }"]
-    lines += [
-        "    if (gx) {",
-        *(f"      store<V>(gx + u + {block[0].x + m * mul}, a{m} + load<V>(gx + u + {block[0].x + m * mul}));" for m in range(dim)),
-        "    }",
-        "  }",
-        "  if constexpr (W::tabulated) { if (gw) gw[0] += total<V>(slope); }",
-        "  if (ay) {",
-        *(f"    ay[{k}] += total<V>(y{k});" for k in filters),
-        "  }",
-        "}\n",
-    ]
-    return "\n".join(lines)
-
-
-def _ordered(places: Places) -> list[tuple[tuple[int, int], int]]:
-    return sorted(places.items())

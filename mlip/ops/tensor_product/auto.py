@@ -148,9 +148,19 @@ class Auto(TensorProduct):
         return self.backend.multiply(x1, x2, weight)
 
     def convolve(
-        self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
+        self,
+        x1: Tensor,
+        x2: Tensor,
+        weight: Tensor | None,
+        senders: Tensor,
+        receivers: Tensor,
+        num_nodes: int,
+        starts: Tensor | None = None,
     ) -> Tensor:
-        return self.backend.convolve(x1, x2, weight, senders, receivers, num_nodes)
+        return self.backend.convolve(x1, x2, weight, senders, receivers, num_nodes, starts)
+
+    def kernel_key(self, like: Tensor, num_edges: int | None = None) -> str | None:
+        return self.backend.kernel_key(like, num_edges)
 
     def takes(self, ir: Irrep) -> bool:
         return self.backend.takes(ir)

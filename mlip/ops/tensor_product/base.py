@@ -171,12 +171,18 @@ class TensorProduct(ConstantsModule, ABC):
         """Do what :meth:`forward` promises; the shapes have been checked."""
 
     def convolve(
-        self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
+        self,
+        x1: Tensor,
+        x2: Tensor,
+        weight: Tensor | None,
+        senders: Tensor,
+        receivers: Tensor,
+        num_nodes: int,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """Gather, multiply and sum: ``out[i] = Σ_{e: j→i} x1[j] ⊗ x2[e]`` with weights an edge.
 
-        A backend overrides this where it can do better than the three steps one after the other; the
-        result is the same.
+        A backend overrides :meth:`sum_messages` where it can do better than the three steps one after the other.
 
         Args:
             x1: node features ``(nodes, irreps_in1.dim)``.
@@ -184,11 +190,30 @@ class TensorProduct(ConstantsModule, ABC):
             weight: ``(edges, weight_numel)``, ``(weight_numel,)`` or None.
             senders, receivers: ``(edges,)`` node indices; receivers sorted.
             num_nodes: rows of the result.
+            starts: ``(num_nodes + 1,)``, :func:`~mlip.ops.segment.first_edges` of the receivers where it is known.
 
         Returns:
             ``(num_nodes, irreps_out.dim)``.
         """
         self._check_edges(x1, x2, weight, senders, receivers)
+        return self.sum_messages(x1, x2, weight, senders, receivers, num_nodes)
+
+    def kernel_key(self, like: Tensor, num_edges: int | None = None) -> str | None:
+        """Return the key of the generated kernel for convolutions of tensors like this one, None for plain torch.
+
+        Args:
+            like: for dtype and device.
+            num_edges: of a call; None: many.
+
+        Raises:
+            ConfigError: a kernel is demanded and there can be none.
+        """
+        return None
+
+    def sum_messages(
+        self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
+    ) -> Tensor:
+        """Do what :meth:`convolve` promises; the shapes have been checked."""
         return segment_sum(self.multiply(x1[senders], x2, weight), receivers, num_nodes)
 
     @property

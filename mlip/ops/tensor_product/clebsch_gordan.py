@@ -15,6 +15,8 @@ from mlip.ops.wigner import wigner_3j
 class ClebschGordan(PathProduct):
     """Computed by e3nn, in e3nn's layout: the oracle of the other backends, so not the fast one."""
 
+    kernels = "off"
+
     def set_up(self) -> None:
         self.product = e3nn_product(*e3nn_arguments(self))
         for part in self.product.modules():
@@ -25,10 +27,10 @@ class ClebschGordan(PathProduct):
         a, b = to_e3nn(x1, self.irreps_in1), to_e3nn(x2, self.irreps_in2)
         return from_e3nn(self.product(a, b, self._e3nn_weight(weight, x1)), self.irreps_out)
 
-    def convolve(
+    def sum_messages(
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
     ) -> Tensor:
-        return super(PathProduct, self).convolve(x1, x2, weight, senders, receivers, num_nodes)
+        return super(PathProduct, self).sum_messages(x1, x2, weight, senders, receivers, num_nodes)
 
     def couple(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
         raise NotImplementedError("e3nn multiplies whole features; forward does not come here.")

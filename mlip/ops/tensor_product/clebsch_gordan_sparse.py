@@ -120,10 +120,10 @@ class ClebschGordanSparse(PathProduct):
     def _couple_pairs(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
         return self.couple(blocks1, blocks2)
 
-    def convolve(
+    def sum_messages(
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
     ) -> Tensor:
-        return TensorProduct.convolve(self, x1, x2, weight, senders, receivers, num_nodes)
+        return TensorProduct.sum_messages(self, x1, x2, weight, senders, receivers, num_nodes)
 
 
 def equal_channels(irreps: Irreps) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,9 +10,12 @@ from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.core.errors import ConfigError
+from mlip.ops.kernels.convolution import convolution
+from mlip.ops.kernels.form import ConvolutionForm
 from mlip.ops.layout import split_blocks
-from mlip.ops.segment import segment_sum
+from mlip.ops.segment import first_edges, segment_sum
 from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, Path, TensorProduct, Weights
+from mlip.ops.tensor_product.fused import Kernels, convolution_form, kernel_of
 from mlip.ops.wigner import wigner_3j
 
 
@@ -32,9 +36,11 @@ class PathProduct(TensorProduct):
         targets: block of the output that each path is added to.
         coefficients: c_p of each path, the square root included: that of the number of terms with all paths.
         options: arguments of the constructor besides those here, for a smaller product.
+        kernels: whether convolutions run as generated kernels, see :data:`mlip.ops.tensor_product.fused.Kernels`.
     """
 
     operator = "clebsch_gordan"
+    kernels: Kernels = "auto"
     supported_weights = ("path_channel", "path", "none")
 
     def __init__(
@@ -121,13 +127,38 @@ class PathProduct(TensorProduct):
         return torch.cat(self._blocks(blocks1, blocks2, weight), dim=1)
 
     def convolve(
+        self,
+        x1: Tensor,
+        x2: Tensor,
+        weight: Tensor | None,
+        senders: Tensor,
+        receivers: Tensor,
+        num_nodes: int,
+        starts: Tensor | None = None,
+    ) -> Tensor:
+        self._check_edges(x1, x2, weight, senders, receivers)
+        key = self.kernel_key(x1, len(x2))
+        if key is None:
+            return self.sum_messages(x1, x2, weight, senders, receivers, num_nodes)
+        rows = weight.expand(len(x2), -1) if weight.dim() == 1 else weight
+        starts = first_edges(receivers, num_nodes) if starts is None else starts
+        return convolution(x1, x2, rows, senders, starts, key)
+
+    def sum_messages(
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
     ) -> Tensor:
         # Summing block by block leaves the concatenation to the nodes, which are far fewer than the edges.
-        self._check_edges(x1, x2, weight, senders, receivers)
         blocks1 = [block.index_select(0, senders) for block in split_blocks(x1, self.irreps_in1)]
         outputs = self._blocks(blocks1, split_blocks(x2, self.irreps_in2), weight)
         return torch.cat([segment_sum(block, receivers, num_nodes) for block in outputs], dim=1)
+
+    def kernel_key(self, like: Tensor, num_edges: int | None = None) -> str | None:
+        return kernel_of(self, like, num_edges)
+
+    @cached_property
+    def form(self) -> ConvolutionForm | None:
+        """The coefficients of the convolution for a kernel, None where there is none for such a product."""
+        return convolution_form(self)
 
     def _blocks(self, blocks1: list[Tensor], blocks2: list[Tensor], weight: Tensor | None) -> list[Tensor]:
         """Return the flat blocks of the output ``(rows, mul · dim)``."""

@@ -1,0 +1,86 @@
+"""The convolution with weights from a table: for inference, where they are functions of the distance."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlip.ops.kernels import convolution as plain
+
+_CTYPES = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
+
+_LIBRARY = torch.library.Library("mlip", "FRAGMENT")
+_OPERANDS = "Tensor x, Tensor y, Tensor r, Tensor table, float steps"
+_LIBRARY.define(f"convolution_table({_OPERANDS}, Tensor senders, Tensor starts, str key) -> Tensor")
+_LIBRARY.define(
+    f"convolution_table_backward({_OPERANDS}, Tensor g, Tensor senders, Tensor starts, str key) "
+    "-> (Tensor, Tensor, Tensor)"
+)
+
+
+def convolution_table(
+    x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, senders: Tensor, starts: Tensor, key: str
+) -> Tensor:
+    """As :func:`mlip.ops.kernels.convolution.convolution` with the weights that a table has at r.
+
+    Derivatives with respect to x, y and r are of first order: forces and stress, but no training.
+
+    Args:
+        x, y, senders, starts, key: as there.
+        r: ``(edges,)`` from 0 to ``(knots - 1) / steps``; beyond, the last cubic goes on.
+        table, steps: see :class:`mlip.ops.kernels.table.Table`; ``(knots, 2, weight_size)``.
+    """
+    return torch.ops.mlip.convolution_table(x, y, r, table, steps, senders, starts, key)
+
+
+def _forward(x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, *edges: Any) -> Tensor:
+    senders, starts, key = edges
+    x, y, r = x.contiguous(), y.contiguous(), r.contiguous()
+    nodes = len(starts) - 1
+    out = x.new_empty(nodes, plain.form_of(key).out_size)
+    plain.functions(key, x.dtype).forward_table(
+        *map(plain.pointer, (x, y, r, table)), ctypes.c_int64(len(table)), _CTYPES[x.dtype](steps),
+        plain.pointer(senders), plain.pointer(starts), ctypes.c_int64(nodes), plain.pointer(out),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _backward(
+    x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, g: Tensor, senders: Tensor, starts: Tensor, key: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, y, r, g = (tensor.contiguous() for tensor in (x, y, r, g))
+    threads = torch.get_num_threads()
+    gx, gy, gr = x.new_zeros(threads, *x.shape), torch.empty_like(y), torch.zeros_like(r)
+    plain.functions(key, x.dtype).backward_table(
+        *map(plain.pointer, (x, y, r, table)), ctypes.c_int64(len(table)), _CTYPES[x.dtype](steps),
+        *map(plain.pointer, (g, senders, starts)), ctypes.c_int64(len(starts) - 1), plain.pointer(gx),
+        ctypes.c_int64(x.numel()), plain.pointer(gy), plain.pointer(gr), threads,
+    )  # fmt: skip
+    return gx[0] if threads == 1 else gx.sum(0), gy, gr
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, y, r, table, steps, senders, starts, key = inputs
+    ctx.save_for_backward(x, y, r, table, senders, starts)
+    ctx.steps, ctx.key = steps, key
+
+
+def _gradient(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    x, y, r, table, senders, starts = ctx.saved_tensors
+    found = torch.ops.mlip.convolution_table_backward(x, y, r, table, ctx.steps, g, senders, starts, ctx.key)
+    return *found, None, None, None, None, None
+
+
+_LIBRARY.impl("convolution_table", _forward, "CPU")
+_LIBRARY.impl("convolution_table_backward", _backward, "CPU")
+torch.library.register_fake(
+    "mlip::convolution_table", lambda *a: a[0].new_empty(a[6].shape[0] - 1, plain.form_of(a[7]).out_size)
+)
+torch.library.register_fake(
+    "mlip::convolution_table_backward", lambda *a: tuple(torch.empty_like(tensor) for tensor in a[:3])
+)
+torch.library.register_autograd("mlip::convolution_table", _gradient, setup_context=_keep, lib=_LIBRARY)

@@ -1,0 +1,77 @@
+"""Functions of one variable as tables of cubics, fine enough for a stated error of their values and slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FEWEST, MOST = 240, 1920
+"""Intervals that are tried, each twice the last. 240 has many divisors: a kink at a tenth of the range is at a knot."""
+
+SAMPLES = 4
+"""Points in every interval at which a table is compared with the function."""
+
+
+class Table(NamedTuple):
+    """The cubic between two knots that has the values and slopes of functions at both (Hermite).
+
+    Attributes:
+        knots: ``(knots, 2, functions)``: values, and slopes times the distance of the knots.
+        steps: intervals a unit of the variable, from 0 on.
+        error: largest error of a value, as a fraction of the largest value of all functions, or of a slope, as a
+            fraction of the largest slope, at points between the knots; whichever is larger.
+    """
+
+    knots: Tensor
+    steps: float
+    error: float
+
+
+def tabulate_functions(function: Callable[[Tensor], Tensor], start: float, stop: float, tolerance: float) -> Table:
+    """Tabulate functions from 0 to ``stop`` with the fewest intervals that keep to a tolerance, or the most there are.
+
+    Args:
+        function: takes ``(n,)`` float64, returns ``(n, functions)``, row by row; differentiable in forward mode.
+        start: the functions are not evaluated below it; there they are as at it.
+        stop: end of the table, such as the cutoff.
+        tolerance: of `Table.error`.
+    """
+    intervals = FEWEST
+    while True:
+        table = _interpolate(function, start, stop, intervals)
+        if table.error <= tolerance or intervals >= MOST:
+            return table
+        intervals *= 2
+
+
+def _with_slopes(function: Callable[[Tensor], Tensor], r: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.func.jvp(function, (r,), (torch.ones_like(r),))
+
+
+def _interpolate(function: Callable[[Tensor], Tensor], start: float, stop: float, intervals: int) -> Table:
+    width = stop / intervals
+    r = (torch.arange(intervals + 1, dtype=torch.float64) * width).clamp(min=start)
+    values, slopes = _with_slopes(function, r)
+    table = Table(torch.stack([values, slopes * width], dim=1), 1.0 / width, 0.0)
+    points = (torch.arange(intervals * SAMPLES, dtype=torch.float64) + 0.5) * (width / SAMPLES)
+    points = points[points > max(start, width)]
+    error = 0.0
+    true, found = _with_slopes(function, points), _with_slopes(lambda x: evaluate(table, x), points)
+    for expected, estimate in zip(true, found):
+        largest = float(expected.abs().max())
+        error = max(error, float((estimate - expected).abs().max()) / largest if largest else 0.0)
+    return table._replace(error=error)
+
+
+def evaluate(table: Table, r: Tensor) -> Tensor:
+    """Return the functions at ``r`` ``(n,)`` as the kernels do: ``(n, functions)``."""
+    place = r * table.steps
+    cell = place.detach().long().clamp(0, len(table.knots) - 2)
+    t = (place - cell)[:, None]
+    u = 1 - t
+    left, right = table.knots[cell], table.knots[cell + 1]
+    at_left = (1 + 2 * t) * u**2 * left[:, 0] + t * u**2 * left[:, 1]
+    return at_left + t**2 * (3 - 2 * t) * right[:, 0] - t**2 * u * right[:, 1]
