@@ -22,7 +22,10 @@ from mlip.data.inputs import stated_inputs
 from mlip.data.neighbours import SkinNeighbourList
 from mlip.models.base import AtomisticModel
 from mlip.models.build import parse_dtype
+from mlip.nn.convolution import MANY_EDGES
 from mlip.nn.derivatives import predict
+from mlip.nn.tabulated import tabulate
+from mlip.ops.tensor_product.fused import Kernels
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class MLIPCalculator(Calculator):
         skin: float = 0.5,
         charge: int | None = None,
         spin: int | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         """Load or copy the model.
 
@@ -85,6 +89,9 @@ class MLIPCalculator(Calculator):
             skin: Å by which the neighbour list is wider than the cutoff; 0 builds it anew at every step.
             charge: total charge in e of structures that do not state it, for a model that reads it.
             spin: their multiplicity 2S + 1, likewise.
+            kernels: ``auto``, ``on`` or ``off``, see :meth:`AtomisticModel.use_kernels`; None: as the model was
+                trained. Unless it is off, convolutions of larger structures in float32 on a CPU take their radial
+                weights from a table, see :func:`mlip.nn.tabulated.tabulate`.
 
         Raises:
             ModelFileError: the file is not a model file.
@@ -100,6 +107,9 @@ class MLIPCalculator(Calculator):
                 f"{', '.join(self.model.fields)}. {_instead(self.model)}"
             )
         self.model.eval().requires_grad_(False)
+        if kernels is not None:
+            self.model.use_kernels(kernels)
+        self._tabulated = False
         self.implemented_properties = [*type(self).implemented_properties, *spread_properties(self.model)]
         if "magmoms" in self.model.fields:
             self.implemented_properties.append("magmoms")
@@ -177,6 +187,8 @@ class MLIPCalculator(Calculator):
         pairs = None if self.neighbours is None else self.neighbours.update(self.atoms)
         inputs = stated_inputs(self.atoms, self.model.inputs, self.given)
         graph = graph_of(self.atoms, self.model.graph_builder, inputs, pairs).to(self.model.device)
+        if not self._tabulated and graph.num_edges >= MANY_EDGES:
+            self._tabulate()
         fields = ["energy", "energies"]
         if wanted & _STRESSES:
             fields.append("stress")
@@ -201,6 +213,12 @@ class MLIPCalculator(Calculator):
         if "stress" in fields:
             results["stress"] = full_3x3_to_voigt_6_stress(predicted["stress"][0])
         return results | spread_results(predicted)
+
+    def _tabulate(self) -> None:
+        """Take radial weights from tables from now on, in what has many edges; float64 is for those who want digits."""
+        self._tabulated = True
+        if self.model.kernels != "off" and self.model.dtype == torch.float32 and self.model.device.type == "cpu":
+            tabulate(self.model, self.model.cutoff)
 
 
 def _instead(model: AtomisticModel) -> str:

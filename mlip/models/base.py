@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from ase.data import atomic_numbers as _number_of
@@ -18,7 +18,8 @@ from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.inputs import Inputs, check_inputs
 from mlip.ops.constants import ConstantsModule
-from mlip.ops.tensor_product.base import LARGEST_DEGREE
+from mlip.ops.tensor_product.base import LARGEST_DEGREE, TensorProduct
+from mlip.ops.tensor_product.fused import Kernels
 
 Symmetry = Literal["O3", "SO3"]
 
@@ -102,6 +103,26 @@ class AtomisticModel(ConstantsModule, ABC):
 
     def begin_step(self, step: int) -> None:
         """Called by the training before every step, counted from 0; what depends on the step is set here."""
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """Choose whether convolutions run as generated kernels; numbers agree to rounding, weights are the same.
+
+        Args:
+            kernels: ``auto`` (where they can be had and there is enough to do), ``on`` (an error where they cannot be
+                had) or ``off`` (plain torch).
+
+        Raises:
+            ConfigError: none of these.
+        """
+        # YAML reads a bare on or off as a truth value.
+        chosen = {True: "on", False: "off"}.get(kernels, kernels) if isinstance(kernels, bool) else kernels
+        if chosen not in get_args(Kernels):
+            near = did_you_mean(str(chosen), get_args(Kernels))
+            raise ConfigError(f"kernels must be auto, on or off, got {kernels!r}.{near}")
+        self.kernels = chosen
+        for module in self.modules():
+            if isinstance(module, TensorProduct) and module.has_kernels:
+                module.kernels = chosen
 
     @property
     def remarks(self) -> tuple[str, ...]:

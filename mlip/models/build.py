@@ -12,6 +12,9 @@ from mlip.data.build_graph import as_builder
 from mlip.data.graphs.base import GraphBuilder
 from mlip.models.base import AtomisticModel
 
+KERNELS = "kernels"
+"""Option of every model."""
+
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 """Floating-point types by their name in configurations and on the command line."""
 
@@ -20,7 +23,8 @@ def build_model(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = t
     """Build a model with reproducible initial weights.
 
     Args:
-        config: plain containers with ``_target_``; everything resolved, statistics of the data included.
+        config: plain containers with ``_target_``; everything resolved, statistics of the data included. Every model
+            takes ``kernels`` besides its own options, see `AtomisticModel.use_kernels`.
         seed: of the initial weights. The global random state is left as it was.
         dtype: of the weights.
 
@@ -33,10 +37,11 @@ def build_model(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = t
     _check_targets(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(config)
+        model = build({name: value for name, value in config.items() if name != KERNELS})
     if not isinstance(model, AtomisticModel):
         raise ConfigError(f"model._target_ must be a model of mlip, got '{config.get(TARGET)}'.")
     model.config = config
+    model.use_kernels(config.get(KERNELS, "auto"))
     return model.to(dtype)
 
 

@@ -15,6 +15,9 @@ from mlip.nn.radial_weights.base import RadialWeights
 from mlip.nn.self_connection.base import SelfConnection
 from mlip.ops.tensor_product.base import TensorProduct
 
+MANY_EDGES = 500
+"""Edges from which replaced messages are used: it depends on the structure alone, not on what came before."""
+
 
 class Convolution(nn.Module):
     """``h'_i = Linear( Σ_j w(r_ij) Linear(h_j) ⊗ Y(r̂_ij) / N^a ) + SelfConnection(h_i)``.
@@ -98,7 +101,7 @@ class Convolution(nn.Module):
             ``(atoms, irreps_out.dim)``.
         """
         sent = features if self.linear_in is None else self.linear_in(features)
-        if self._messages is not None:
+        if self._messages is not None and len(edges.senders) >= MANY_EDGES:
             messages = self._messages(sent, edges)
         else:
             weight = self.radial_weights(edges.basis)

@@ -70,6 +70,9 @@ class TensorProduct(ConstantsModule, ABC):
         operator: the bilinear map. Backends with the same operator and options give the same numbers.
         filter_is_harmonics: the second input must be spherical harmonics of unit vectors (component
             normalisation): the backend reads the direction from them.
+        has_kernels: whether there are generated kernels for some convolutions of this backend.
+        kernels: whether convolutions run as generated kernels where there are any, see
+            :data:`mlip.ops.tensor_product.fused.Kernels`.
 
     Raises:
         ConfigError: irreps that share no path, or something that the backend cannot honour.
@@ -79,6 +82,8 @@ class TensorProduct(ConstantsModule, ABC):
     weight_numel: int
     operator: str
     filter_is_harmonics: bool = False
+    has_kernels: bool = False
+    kernels: str = "off"
     supported_modes: tuple[str, ...] = get_args(Mode)
     supported_weights: tuple[str, ...] = get_args(Weights)
 

@@ -15,6 +15,7 @@ from mlip.ops.wigner import wigner_3j
 class ClebschGordan(PathProduct):
     """Computed by e3nn, in e3nn's layout: the oracle of the other backends, so not the fast one."""
 
+    has_kernels = False
     kernels = "off"
 
     def set_up(self) -> None:

@@ -15,7 +15,7 @@ from mlip.ops.kernels.form import ConvolutionForm
 from mlip.ops.layout import split_blocks
 from mlip.ops.segment import first_edges, segment_sum
 from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, Path, TensorProduct, Weights
-from mlip.ops.tensor_product.fused import Kernels, convolution_form, kernel_of
+from mlip.ops.tensor_product.fused import convolution_form, kernel_of
 from mlip.ops.wigner import wigner_3j
 
 
@@ -36,11 +36,11 @@ class PathProduct(TensorProduct):
         targets: block of the output that each path is added to.
         coefficients: c_p of each path, the square root included: that of the number of terms with all paths.
         options: arguments of the constructor besides those here, for a smaller product.
-        kernels: whether convolutions run as generated kernels, see :data:`mlip.ops.tensor_product.fused.Kernels`.
     """
 
     operator = "clebsch_gordan"
-    kernels: Kernels = "auto"
+    has_kernels = True
+    kernels = "auto"
     supported_weights = ("path_channel", "path", "none")
 
     def __init__(
