@@ -218,7 +218,7 @@ class MLIPCalculator(Calculator):
         """Take radial weights from tables from now on, in what has many edges; float64 is for those who want digits."""
         self._tabulated = True
         if self.model.kernels != "off" and self.model.dtype == torch.float32 and self.model.device.type == "cpu":
-            tabulate(self.model, self.model.cutoff)
+            tabulate(self.model)
 
 
 def _instead(model: AtomisticModel) -> str:

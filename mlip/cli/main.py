@@ -18,6 +18,7 @@ from mlip.cli.evaluate import evaluate
 from mlip.cli.hamiltonian import hamiltonian
 from mlip.cli.import_model import import_model
 from mlip.cli.info import info
+from mlip.cli.kernels import kernels
 from mlip.cli.md import md
 from mlip.cli.relax import relax
 from mlip.cli.splinify import splinify
@@ -100,6 +101,7 @@ for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, 
 app.command("import")(import_model)
 app.add_typer(tensor_products, name="tensor-products")
 app.add_typer(bench, name="bench")
+app.add_typer(kernels, name="kernels")
 app.add_typer(data, name="data")
 
 

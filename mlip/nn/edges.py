@@ -53,6 +53,7 @@ class EdgeFeatures(nn.Module):
     Attributes:
         irreps: labels of the harmonics, multiplicity 1.
         num_basis: size of the basis.
+        cutoff: as given.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class EdgeFeatures(nn.Module):
         solid: bool = False,
     ) -> None:
         super().__init__()
-        self.lmax, self.solid = lmax, solid
+        self.lmax, self.solid, self.cutoff = lmax, solid, float(cutoff)
         self.irreps = Irreps.spherical_harmonics(lmax, p=1 if parity == "even" else -1)
         self.basis = EnvelopedBasis(radial(cutoff=cutoff), envelope(cutoff=cutoff))
         self.num_basis = self.basis.num_basis

@@ -40,40 +40,37 @@ class TabulatedMessages:
         )
 
 
-def tabulate(model: nn.Module, cutoff: float, tolerance: float = TOLERANCE) -> float | None:
+def tabulate(model: nn.Module, tolerance: float = TOLERANCE) -> float | None:
     """Let the convolutions of a model take their radial weights from tables until it is trained again.
 
     Convolutions that have no kernel here, or whose weights cannot be tabulated to the tolerance, stay as they are.
 
     Args:
-        model: with one `EdgeFeatures`, for which its convolutions were built.
-        cutoff: Å, where the tables end.
+        model: with convolutions, or made of models with convolutions.
         tolerance: see `TOLERANCE`.
 
     Returns:
         The largest error of the tables; None if there is none.
     """
-    edges = [module for module in model.modules() if isinstance(module, EdgeFeatures)]
-    if len(edges) != 1:
-        return None
     errors = []
-    for module in model.modules():
-        if isinstance(module, Convolution):
-            messages = _tabulated(module, edges[0], cutoff, tolerance)
-            module.replace_messages(messages)
+    for owner in model.modules():
+        edges = [part for part in owner.children() if isinstance(part, EdgeFeatures)]
+        if len(edges) != 1:
+            continue
+        for convolution in (part for part in owner.modules() if isinstance(part, Convolution)):
+            messages = _tabulated(convolution, edges[0], tolerance)
+            convolution.replace_messages(messages)
             if messages is not None:
                 errors.append(messages.error)
     return max(errors, default=None)
 
 
-def _tabulated(
-    convolution: Convolution, edges: EdgeFeatures, cutoff: float, tolerance: float
-) -> TabulatedMessages | None:
+def _tabulated(convolution: Convolution, edges: EdgeFeatures, tolerance: float) -> TabulatedMessages | None:
     parameter = next(convolution.parameters())
     key = convolution.tensor_product.kernel_key(parameter)
     if key is None:
         return None
     weights, basis = (copy.deepcopy(part).double() for part in (convolution.radial_weights, edges.basis))
     with torch.no_grad():
-        table = tabulate_functions(lambda r: weights(basis(r)), CLOSEST, cutoff, tolerance)
+        table = tabulate_functions(lambda r: weights(basis(r)), CLOSEST, edges.cutoff, tolerance)
     return TabulatedMessages(key, table, parameter.dtype) if table.error <= tolerance else None
