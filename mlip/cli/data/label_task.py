@@ -250,8 +250,8 @@ def show(outcome: Outcome, console: Console) -> None:
             console.print("  …, all in the table mlip_structures of the database.")
     if target.suffix == DATABASE:
         by = " data.split.by=random" if outcome.molecules < FEW_MOLECULES else ""
-        words = f"data=qh9 data.path={target}{by} model=qhnet loss=[hamiltonian]"
+        words = f"data=qh9 data.path={target}{by} model=qhnet 'loss=[hamiltonian]' cutoff=15"
     else:
         words = ("data=ase_db " if target.suffix == ".aselmdb" else "") + f"data.path={target}"
-        words += "" if "forces" in outcome.fields else " data.dataset.labels=[energy] loss=[energy]"
+        words += "" if "forces" in outcome.fields else " 'data.dataset.labels=[energy]' 'loss=[energy]'"
     console.print(f"Next: mlip train {words}", markup=False, highlight=False, soft_wrap=True)
