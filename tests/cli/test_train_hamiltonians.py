@@ -120,7 +120,7 @@ def _last(log: list[str], column: str) -> str:
         ),
         (
             ("model=sphnet", HAMILTONIAN, *SMALL, "model/pair_gate=null"),
-            "a group is set to one of its options, here none",
+            "'model/pair_gate=null' cannot be: leave it out, or choose one of none, quantile",
         ),
         (("model=sphnet", HAMILTONIAN, *SMALL, "model/path_gate=fixed"), "Known: none, three_phases"),
         pytest.param(
