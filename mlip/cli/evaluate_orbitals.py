@@ -40,9 +40,10 @@ def orbital_report(
     """Return what collects the errors of Hamiltonians; None for a model that predicts none.
 
     Raises:
-        DataError: the first structure's matrices are in another basis.
+        DataError: the first structure's matrices are in another basis, or its initial guess is of another functional.
     """
     from mlip.core.errors import DataError
+    from mlip.data.orbital_statistics import check_initial_guess
     from mlip.evaluation.orbital_report import OrbitalReport, check_basis
 
     if "hamiltonian" not in model.fields:
@@ -52,6 +53,8 @@ def orbital_report(
         check_basis(first, model.basis)
     except DataError as error:
         raise DataError(f"{first.source}: {error}") from error
+    if "initial_hamiltonian" in model.needs:
+        check_initial_guess(first, model.functional)
     functional = first.info.get("functional")
     if None not in (functional, model.functional) and functional != model.functional:
         console.print(

@@ -62,7 +62,8 @@ def hamiltonian(
     each structure with hamiltonian (Hartree), overlap, basis, functional, order and, with --diagonalize,
     orbital_energies (Hartree), coefficients and occupations; every array says its unit.
 
-    Overlaps, orbitals, --scf, --plot and --cube need PySCF: pip install 'mlip-kit[qm]'.
+    Overlaps, orbitals, --scf, --plot and --cube need PySCF, and so does every prediction of a model that was
+    trained on differences to an initial guess (mlip info shows its target): pip install 'mlip-kit[qm]'.
     """
     from rich.console import Console
 

@@ -17,6 +17,26 @@ NAMES = ("basis", "functional", "shells", "onsite", "onsite_difference")
 NOT_STATED = "None"
 
 
+def check_initial_guess(sample: Sample, functional: str | None) -> None:
+    """Refuse an initial Hamiltonian that predictions, which compute it with the model's functional, will not have.
+
+    Args:
+        sample: with ``initial_functional`` in its info, where that is known.
+        functional: of the model.
+
+    Raises:
+        DataError: another functional, or one that SPHNet's file does not state.
+    """
+    stated = sample.info.get("initial_functional")
+    if None in (stated, functional) or stated == functional:
+        return
+    raise DataError(
+        f"{sample.source}: the functional of its initial Hamiltonian is {stated}, the model adds to one of "
+        f"{functional}. They differ by up to tenths of a Hartree: take data.dataset.initial_guess=compute (mlip data "
+        "prepare), or model/target=hamiltonian."
+    )
+
+
 class OrbitalStatistics:
     """Collects them sample by sample; samples without a Hamiltonian are passed over.
 

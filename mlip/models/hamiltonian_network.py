@@ -136,7 +136,6 @@ class HamiltonianNetwork(AtomisticModel):
         self.shells = read_shells(self.elements, basis, shells)
         self.basis, self.functional, self.pairs, self.target = basis, functional, pairs, target
         self.needs = ("initial_hamiltonian",) if target == "difference" else ()
-        self.continuous = pair_gate is None
         self.blocks = OrbitalBlocks(list(self.shells.values()))
         if self.blocks.irreps.lmax > 2 * lmax:
             raise ConfigError(
@@ -148,6 +147,7 @@ class HamiltonianNetwork(AtomisticModel):
         self.register_constant("element_numbers", numbers, keep_dtype=True)
         self.edges = EdgeFeatures(lmax if lmax_edge is None else lmax_edge, radial, envelope, self.cutoff)
         self.front_end = front_end(numbers.tolist(), num_channels)
+        self.continuous = pair_gate is None and self.front_end.continuous
         if self.front_end.reach > self.cutoff:
             raise ConfigError(
                 f"The front end looks {self.front_end.reach:g} Å far, the model {self.cutoff:g} Å: raise cutoff (the "

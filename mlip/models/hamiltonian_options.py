@@ -56,6 +56,8 @@ def check_sizes(num_neighbors: float, num_pair_layers: int, lmax: int, lmax_edge
     for name, degree in (("lmax", lmax), ("lmax_edge", lmax if lmax_edge is None else lmax_edge)):
         if not is_whole(degree) or not 0 <= degree <= LARGEST_DEGREE:
             raise ConfigError(f"{name} must be a whole number from 0 to {LARGEST_DEGREE}, got {degree!r}.")
+    if lmax_edge == 0 < lmax:
+        raise ConfigError("With lmax_edge=0 no feature has a direction: raise it to 1 or more, or null for lmax.")
     layers = sizes["num_layers"]
     if not is_whole(num_pair_layers) or not 1 <= num_pair_layers <= layers:
         raise ConfigError(f"num_pair_layers must be from 1 to num_layers = {layers}, got {num_pair_layers!r}.")

@@ -13,8 +13,8 @@ def fragments(is_hydrogen: Tensor, senders: Tensor, receivers: Tensor, distances
     """Return the fragment ``(atoms,)`` of every atom, numbered from 0, and how many there are.
 
     Neither the order nor the orientation of the atoms matters. (SPHNet groups by k-means, whose result depends on
-    random starts.) Hydrogens without a heavy neighbour among the links are fragments of their own, and so are those with
-    two that are equally near, as in diborane: either choice would break the symmetry.
+    random starts.) Hydrogens without a heavy neighbour among the links are fragments of their own, and so are those
+    with two that are equally near, as in diborane: either choice would break the symmetry.
 
     Args:
         is_hydrogen: ``(atoms,)``.

@@ -56,6 +56,7 @@ def _read(path: Path, index: int | slice, what: str) -> list[Atoms]:
         raise StructureError(f"There is no structure file '{path}'. Give the path of a file that ASE reads.")
     if path.stat().st_size == 0:
         raise StructureError(f"The structure file '{path}' is empty (0 bytes).")
+    _refuse_foreign_database(path)
     try:
         read = ase.io.read(str(path), index=index, do_not_split_by_at_sign=True)
     except (IndexError, StopIteration) as error:
@@ -101,3 +102,23 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
         options = {"sort": True} if file_format == "vasp" else {}
         write_atomically(path, lambda part, f=file_format, o=options: ase.io.write(str(part), atoms, format=f, **o))
     return list(formats)
+
+
+def _refuse_foreign_database(path: Path) -> None:
+    """ASE makes its tables in any SQLite file that it is to read, and so changes it."""
+    with path.open("rb") as file:
+        if file.read(16) != b"SQLite format 3\0":
+            return
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            names = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error as error:
+        raise StructureError(f"'{path}' cannot be read as a database ({error}).") from error
+    if "systems" not in names:
+        raise StructureError(
+            f"'{path}' is a database, but not one of ASE: give structures, such as extended XYZ or .traj; data sets "
+            "are for mlip data prepare and mlip train."
+        )

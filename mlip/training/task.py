@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from mlip.core.errors import TrainingError
 from mlip.data.graph import AtomGraph
@@ -22,6 +22,7 @@ from mlip.models.base import AtomisticModel
 from mlip.nn.derivatives import check_predictable, predict
 from mlip.training.damage import Culprits, all_finite
 from mlip.training.losses.base import Loss
+from mlip.training.moving_average import moving_average
 from mlip.training.schedules import Schedule
 
 
@@ -34,7 +35,8 @@ class TrainingTask(L.LightningModule):
         optimizer: factory, takes the model.
         schedule: factory, takes the optimiser and the number of steps.
         total_steps: optimiser steps of the whole training.
-        ema_decay: of the exponential moving average that is validated and exported; 0 turns it off.
+        ema_decay: of the moving average that is validated and exported, see
+            :func:`~mlip.training.moving_average.moving_average`; 0 turns it off.
         culprits: names the structures of a training batch after numbers that are not finite.
         validated: names of the sets to validate on; the first decides what is best.
 
@@ -58,7 +60,7 @@ class TrainingTask(L.LightningModule):
         super().__init__()
         self.model = model
         self.losses = torch.nn.ModuleDict(dict(losses))
-        self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
+        self.ema = AveragedModel(model, multi_avg_fn=moving_average(ema_decay)) if ema_decay else None
         if self.ema is not None:
             self.ema.requires_grad_(False)
         required = {field for loss in losses.values() for field in loss.required}

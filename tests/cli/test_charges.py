@@ -131,7 +131,7 @@ def test_magnetic_moments_of_some_structures(call: Call) -> None:
     assert "values have no label and were skipped" in text
     errors = json.loads(Path("evaluate_ions/metrics.json").read_text())["errors"]
     # The sizes are 0.5 for H and 1.5 for C, whose labels have other signs: the mean alone would leave 0.5.
-    assert errors["magmoms_mae_muB"] < 0.2
+    assert errors["magmoms_mae_muB"] < 0.3
     tuned = ("finetune.model=runs/b/model.safetensors", "data.path=ions.xyz", "max_epochs=1")
     assert "no loss trains 'magmoms', which this model predicts" in call("train", *tuned, "name=c")
     assert "no loss trains" not in call("train", *tuned, "loss=[energy,forces,magmoms]", "name=d")

@@ -52,7 +52,8 @@ def test_hamiltonians(tmp_path):
     ase.io.write("one.xyz", hydrogen(1.4 * 0.52917721))
     output = label("h2.xyz", "one.xyz", "--out", "new/h2.db", "--forces", "--licence", "CC0-1.0", *CHEAP)
     assert "4 computed; 4 labelled in new/h2.db" in output
-    assert "Next: mlip train data=qh9 data.path=new/h2.db data.split.by=random model=qhnet loss=[hamiltonian]" in output
+    words = "data=qh9 data.path=new/h2.db data.split.by=random model=qhnet 'loss=[hamiltonian]' cutoff=15"
+    assert f"Next: mlip train {words}\n" in output
     data = QH9Dataset("new/h2.db")
     assert [sample.info["group"] for sample in data] == ["0", "0", "0", "1"]
     assert float(data[3].labels["energy"]) / 27.211386 == pytest.approx(-1.1167, abs=5e-5)
@@ -86,9 +87,8 @@ def test_energies_and_forces_for_potentials():
 def test_a_database_of_ase():
     for _ in range(2):
         output = label("h2.xyz", "--out", "train.aselmdb", *CHEAP)
-        assert (
-            "Next: mlip train data=ase_db data.path=train.aselmdb data.dataset.labels=[energy] loss=[energy]" in output
-        )
+        words = "data=ase_db data.path=train.aselmdb 'data.dataset.labels=[energy]' 'loss=[energy]'"
+        assert f"Next: mlip train {words}\n" in output
     data = AseDbDataset("train.aselmdb", labels=["energy"], optional_labels=[])
     assert [set(sample.labels) for sample in data] == [{"energy"}] * 3
     assert -31 < float(data[0].labels["energy"]) < -30

@@ -6,6 +6,7 @@ import csv
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ from typer.testing import CliRunner
 
 from mlip.cli import evaluate
 from mlip.cli.evaluate_orbitals import check_energies
+from mlip.cli.evaluate_orbitals import orbital_report as orbital_report_of
 from mlip.cli.main import app
-from mlip.core.errors import ConfigError
+from mlip.core.errors import ConfigError, DataError
 from mlip.data import pyscf_extra
 from mlip.data.content_hash import content_hash
 from mlip.data.datasets.qh9 import QH9Dataset
 from mlip.data.orbitals import reorder
 from mlip.data.quantum import overlap
+from mlip.data.sample import Sample
 from mlip.evaluation import orbital_report, report
 from mlip.evaluation.orbital_plots import MatrixPicture
 from mlip.evaluation.parity_points import Panel
@@ -140,6 +143,19 @@ def test_another_functional(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pyscf_extra, "find_spec", lambda name: None)
     write_waters(tmp_path / "water.db", 0.0)
     assert "the data were made with b3lyp, the model was trained on b3lyp5" in call("data.dataset.variant=dynamic_100k")
+
+
+@pytest.mark.parametrize("stated", ["b3lyp5", "pbe", "not stated", None])
+def test_an_initial_guess_of_another_functional(stated: str | None):
+    """The model would add to a matrix that is tenths of a Hartree from the one that it was trained with."""
+    model = SimpleNamespace(fields=("hamiltonian",), basis=BASIS, functional="b3lyp5", needs=("initial_hamiltonian",))
+    atoms = waters(1)[0]
+    first = Sample(atoms, {}, {"source": "a:0", "basis": BASIS, "functional": "b3lyp5", "initial_functional": stated})
+    if stated in ("b3lyp5", None):
+        assert orbital_report_of(model, [first], False, 100, None) is not None
+    else:
+        with pytest.raises(DataError, match=f"a:0: the functional of its initial Hamiltonian is {stated}, the model"):
+            orbital_report_of(model, [first], False, 100, None)
 
 
 def test_energies_are_for_hamiltonians():

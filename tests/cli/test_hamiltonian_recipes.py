@@ -41,7 +41,8 @@ def settings(run: str) -> dict:
 def test_small_samples_with_an_initial_guess_and_aligned_wave_functions():
     pytest.importorskip("pyscf")
     computed = ("data.dataset.initial_guess=compute", "data.dataset.overlap=compute")
-    mlip("data", "prepare", *WATERS, *computed, "out=waters")
+    text = mlip("data", "prepare", *WATERS, *computed, "out=waters")
+    assert "Next: mlip train data=store data.path=waters experiment=qh9_sample" in text
     recipe = ("train", "experiment=qh9_sample", "data.path=waters", *SMALL)
     mlip(*recipe, "name=plain")
     mlip(*recipe, "name=aligned", "loss=[hamiltonian,wavefunction_alignment]")
@@ -85,3 +86,7 @@ def test_pyscf_in_every_pass_is_refused():
     text = mlip("train", "model=qhnet", *WATERS, "data.dataset.initial_guess=compute", "loss=[hamiltonian]", status=1)
     assert "in every pass" in text
     assert "mlip data prepare" in text
+
+
+def test_what_comes_next_can_be_pasted():
+    assert "model=qhnet 'loss=[hamiltonian]' cutoff=15" in mlip("data", "info", *WATERS)

@@ -84,6 +84,18 @@ def test_runs_are_compared() -> None:
     assert f"{found['metrics_valid']['hamiltonian_mae_uEh']:,.0f}" in table
 
 
+def test_an_initial_guess_of_another_functional_is_refused(tmp_path: Path) -> None:
+    """SPHNet's file has guesses of PBE; predictions would add to one of B3LYP, tenths of a Hartree away."""
+    from tests.data.test_qh9_lmdb import key, sphnet_row, write_lmdb
+
+    write_lmdb(tmp_path / "data.mdb", {key(k): sphnet_row(k) for k in range(8)}, subdir=False)
+    data = ("data=qh9", "data.path=data.mdb", "data.dataset.variant=stable", "data.dataset.initial_guess=file")
+    words = ("train", *data, *SPLIT, "model=qhnet", HAMILTONIAN, *SMALL, "max_epochs=1")
+    text = " ".join(mlip(*words, "model/target=difference", status=1).split())
+    assert "the functional of its initial Hamiltonian is not stated, the model adds to one of b3lyp5" in text
+    assert "data.dataset.initial_guess=compute" in text
+
+
 def _last(log: list[str], column: str) -> str:
     return log[-1].split(",")[log[0].split(",").index(column)]
 
@@ -108,7 +120,7 @@ def _last(log: list[str], column: str) -> str:
         ),
         (
             ("model=sphnet", HAMILTONIAN, *SMALL, "model/pair_gate=null"),
-            "a group is set to one of its options, here none",
+            "'model/pair_gate=null' cannot be: leave it out, or choose one of none, quantile",
         ),
         (("model=sphnet", HAMILTONIAN, *SMALL, "model/path_gate=fixed"), "Known: none, three_phases"),
         pytest.param(

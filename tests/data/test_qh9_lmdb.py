@@ -118,6 +118,14 @@ def test_guess_of_a_file_that_has_none(tmp_path):
         QH9Dataset(path, initial_guess="file")
 
 
+def test_a_row_without_the_guess_that_others_have(tmp_path):
+    """The data set says that every sample has it."""
+    lacking = {name: value for name, value in sphnet_row(1).items() if name != "Ham_init"}
+    path = write_lmdb(tmp_path / "data.mdb", {key(0): sphnet_row(0), key(1): lacking}, subdir=False)
+    with pytest.raises(DataError, match=r"data\.mdb:1: other rows have an initial Hamiltonian"):
+        QH9Dataset(path, "stable", initial_guess="file")[1]
+
+
 def test_files_that_are_not_whole(tmp_path):
     short = write_lmdb(tmp_path / "short.mdb", {key(0): sphnet_row(0), b"length": 2}, subdir=False)
     with pytest.raises(DataError, match="says that it has 2 rows, but has 1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ VARIANTS = {
     "qhnet, small basis": ("qhnet", ("model.lmax=1", "model.lmax_edge=2"), "sto-3g"),
     "sphnet": ("sphnet", FIXED, "def2-svp"),
     "sphnet, all paths": ("sphnet", ("model/path_gate=none", "model.pair_gate.sparsity=0.4"), "def2-svp"),
-    "vectorial, no gates": ("sphnet", ("model/path_gate=none", "model/pair_gate=none"), "def2-svp"),
+    "vectorial, no gates": (
+        "sphnet",
+        ("model/path_gate=none", "model/pair_gate=none", "model.front_end.num_long_layers=0"),
+        "def2-svp",
+    ),
     "qhnet, f shells": ("qhnet", ("model.lmax=3", "model.num_channels=4"), "def2-tzvp"),
 }
 QUICK = ("qhnet", "qhnet, one pair layer, pairs by element", "sphnet")
@@ -162,6 +167,20 @@ def test_hydrogen_in_s_functions_alone() -> None:
     model = build_model(config, dtype=torch.float64)
     assert orbital_checks.rotation_error(model, "hamiltonian", g2("H2")) < 1e-12
     assert evaluate(model, g2("H2"))["hamiltonian"].shape == (2, 2)
+
+
+@pytest.mark.parametrize(("long", "jumps"), [(1, True), (0, False)])
+def test_a_hydrogen_that_changes_its_fragment_is_said_to_make_a_jump(long: int, jumps: bool) -> None:
+    model = hamiltonian_model(
+        *("sphnet", "model/pair_gate=none", "model/path_gate=none", f"model.front_end.num_long_layers={long}")
+    )
+    found = []
+    for height in (1.1997, 1.2003, 1.2009):
+        atoms = Atoms("OHCH2", positions=[[0, 0, 0], [0, 0, height], [0, 0, 2.4], [0.9, 0.3, 2.9], [-0.9, 0.4, 2.9]])
+        found.append(evaluate(model, atoms)["hamiltonian"])
+    assert model.continuous is not jumps
+    across, beside = (float(np.abs(b - a).max()) for a, b in pairwise(found))
+    assert across > 10 * beside if jumps else across < 1.1 * beside
 
 
 def test_blocks_of_far_atoms_are_zero_and_those_of_near_ones_are_not() -> None:

@@ -49,6 +49,7 @@ def without(values: dict[str, Any], symbol: str) -> dict[str, Any]:
         ({"bottleneck": 10**9}, "bottleneck must be a whole number from 1 to 1024"),
         ({"lmax": 100}, "lmax must be a whole number from 0 to 12, got 100"),
         ({"lmax_edge": -1}, "lmax_edge must be a whole number from 0 to 12, got -1"),
+        ({"lmax_edge": 0}, "With lmax_edge=0 no feature has a direction: raise it to 1 or more"),
         ({"num_pair_layers": 0}, "num_pair_layers must be from 1 to num_layers = 2, got 0"),
         ({"num_pair_layers": 3}, "num_pair_layers must be from 1 to num_layers = 2, got 3"),
         ({"num_neighbors": 0.0}, "num_neighbors must be the average number of neighbours in the data"),

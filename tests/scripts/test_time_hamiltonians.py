@@ -64,6 +64,7 @@ def test_variants_differ_in_what_they_say() -> None:
     assert script.kept(model, batch).startswith("pairs 3")
 
 
+@pytest.mark.slow
 def test_backward_time_counts_for_the_part_that_caused_it() -> None:
     parts = importlib.import_module("timed_parts")
 

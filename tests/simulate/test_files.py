@@ -1,5 +1,7 @@
 """Structures, trajectories and output folders: what is read back is what was written."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +167,20 @@ def test_pieces() -> None:
     assert count_pieces(two) == 2
     assert count_pieces(Atoms("He")) == 1
     assert count_pieces(bulk("Cu")) == 1
+
+
+def test_databases_that_are_not_of_ase_are_refused_and_not_changed(tmp_path: Path) -> None:
+    """ASE would make its tables in them."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE data (id INTEGER)")
+        connection.commit()
+    before = path.read_bytes()
+    with pytest.raises(StructureError, match="a database, but not one of ASE"):
+        read_structure(path)
+    assert path.read_bytes() == before
+    path.write_bytes(before[:1000])
+    with pytest.raises(StructureError, match="cannot be read as a database"):
+        read_structure(path)
+    molecule("H2O").write(tmp_path / "own.db")
+    assert read_structure(tmp_path / "own.db").get_chemical_formula() == "H2O"

@@ -151,9 +151,8 @@ def test_gates_are_fixed_in_the_model_and_in_its_average(uninterrupted: tuple[Pa
 
 
 # In the phase of random paths, in the adaptive one, at the step that fixes them, and after it.
-@pytest.mark.parametrize(
-    "stop", [pytest.param(3, marks=pytest.mark.slow), 7, *(pytest.param(k, marks=pytest.mark.slow) for k in (10, 13))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [3, 7, 10, 13])
 def test_resume_in_any_phase_is_exact(
     uninterrupted: tuple[Path, AtomisticModel, Outcome], tmp_path: Path, stop: int
 ) -> None:

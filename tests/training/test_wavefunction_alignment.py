@@ -10,6 +10,8 @@ from torch_geometric.data import Batch
 from mlip.core.errors import ConfigError, DataError
 from mlip.data.build_graph import build_graph
 from mlip.data.graph import AtomGraph
+from mlip.data.quantum import initial_hamiltonian
+from mlip.data.quantum import overlap as overlap_of
 from mlip.training.losses.penalties import L1, L2
 from mlip.training.losses.wavefunction_alignment import WavefunctionAlignment
 
@@ -18,6 +20,8 @@ def case(name: str, size: int, seed: int) -> tuple[AtomGraph, np.ndarray, np.nda
     rng = np.random.default_rng(seed)
     matrix, mixing = rng.normal(size=(2, size, size))
     matrix, overlap = matrix + matrix.T, np.eye(size) + 0.05 * (mixing + mixing.T)
+    # A 1s orbital.
+    matrix[0, 0] -= 20
     graph = build_graph(molecule(name), 3.0, {"hamiltonian": matrix, "overlap": overlap})
     return graph, matrix, overlap
 
@@ -71,14 +75,25 @@ def test_orbitals_that_the_overlap_rules_out_have_no_error() -> None:
 
 
 def test_molecules_that_are_no_closed_shells_are_refused() -> None:
-    for symbol, words in (("OH", "even number of electrons"), ("ICl", "core potentials")):
-        atoms = molecule("OH") if symbol == "OH" else molecule("HCl")
-        if symbol == "ICl":
-            atoms.symbols[0] = "I"
-        size = 9
-        graph = build_graph(atoms, 3.0, {"hamiltonian": np.eye(size), "overlap": np.eye(size)})
-        with pytest.raises(DataError, match=words):
-            WavefunctionAlignment(1.0, L1())({"hamiltonian": graph.hamiltonian}, graph)
+    graph, _, _ = case("OH", 9, 4)
+    with pytest.raises(DataError, match="even number of electrons"):
+        WavefunctionAlignment(1.0, L1())({"hamiltonian": graph.hamiltonian}, graph)
+
+
+@pytest.mark.parametrize(("basis", "potential"), [("lanl2dz", True), ("sto-3g", False)])
+def test_electrons_of_core_potentials_would_be_counted_as_valence(basis: str, potential: bool) -> None:
+    """In LANL2DZ chlorine has 7 electrons, not 17: nine of the ten orbitals of HCl would be weighted as occupied."""
+    pytest.importorskip("pyscf")
+    atoms = molecule("HCl")
+    matrix = initial_hamiltonian(atoms.numbers, atoms.positions, basis, "pbe", grid_level=0)
+    overlap = overlap_of(atoms.numbers, atoms.positions, basis)
+    graph = build_graph(atoms, 3.0, {"hamiltonian": matrix, "overlap": overlap})
+    loss = WavefunctionAlignment(1.0, L1())
+    if potential:
+        with pytest.raises(DataError, match=r"lowest orbital is at -0\.\d+ Hartree, too high for the 1s orbital of Cl"):
+            loss({"hamiltonian": graph.hamiltonian}, graph)
+    else:
+        assert float(loss({"hamiltonian": graph.hamiltonian}, graph)) == 0.0
 
 
 @pytest.mark.parametrize("options", [{"occupied": -1.0}, {"virtual": "0.1"}, {"virtual": float("nan")}])

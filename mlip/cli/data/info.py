@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlip.cli.data.training_words import training_words
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -90,9 +92,14 @@ def info(
 def _finish(card: dict[str, Any], json_output: bool, console: Console) -> None:
     import json
 
-    if "energy" not in card["labels"]:
-        # No model of today trains on these.
-        card["next"] = [command for command in card["next"] if not command.startswith("mlip train")]
+    known = bool({"energy", "hamiltonian"} & set(card["labels"]))
+    # Without these there is no model to train.
+    words = training_words(card["labels"])
+    card["next"] = [
+        command + words if command.startswith("mlip train") else command
+        for command in card["next"]
+        if known or not command.startswith("mlip train")
+    ]
     if json_output:
         typer.echo(json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False, default=str))
     else:

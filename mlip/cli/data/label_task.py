@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mlip.cli.config_dir import config_dir
+from mlip.cli.data.training_words import training_words
 from mlip.core.build import build
 from mlip.core.errors import ConfigError, MlipError, StructureError, did_you_mean
 from mlip.data.labelling.base import Labeller
@@ -250,8 +251,8 @@ def show(outcome: Outcome, console: Console) -> None:
             console.print("  …, all in the table mlip_structures of the database.")
     if target.suffix == DATABASE:
         by = " data.split.by=random" if outcome.molecules < FEW_MOLECULES else ""
-        words = f"data=qh9 data.path={target}{by} model=qhnet loss=[hamiltonian]"
+        words = f"data=qh9 data.path={target}{by} {training_words(['hamiltonian']).strip()}"
     else:
         words = ("data=ase_db " if target.suffix == ".aselmdb" else "") + f"data.path={target}"
-        words += "" if "forces" in outcome.fields else " data.dataset.labels=[energy] loss=[energy]"
+        words += "" if "forces" in outcome.fields else " 'data.dataset.labels=[energy]' 'loss=[energy]'"
     console.print(f"Next: mlip train {words}", markup=False, highlight=False, soft_wrap=True)

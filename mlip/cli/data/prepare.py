@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlip.cli.data.training_words import training_words
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -126,8 +128,9 @@ def _show(report: Report, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    if "energy" in content["provides"]:
-        console.print(f"Next: mlip train data=store data.path={report.out}", highlight=False, soft_wrap=True)
+    if {"energy", "hamiltonian"} & set(content["provides"]):
+        words = f"data=store data.path={report.out}{training_words(content['provides'])}"
+        console.print(f"Next: mlip train {words}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _rows(content: dict[str, Any], statistics: dict[str, Any]) -> Iterator[tuple[str, str]]:

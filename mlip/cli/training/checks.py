@@ -135,8 +135,10 @@ def check_level(parts: Parts, model: AtomisticModel) -> None:
 
     Raises:
         ConfigError: one sentence.
+        DataError: initial Hamiltonians of another functional, for a model that adds to them.
     """
     from mlip.core.errors import ConfigError
+    from mlip.data.orbital_statistics import check_initial_guess
     from mlip.data.orbitals import basis_key
 
     if "hamiltonian" not in model.fields:
@@ -149,6 +151,8 @@ def check_level(parts: Parts, model: AtomisticModel) -> None:
                     f"The model's {name} is {own}, {sample.source} has Hamiltonians of {stated}: one model learns one "
                     "level of theory. Take other data, or train a new model."
                 )
+        if "initial_hamiltonian" in model.needs:
+            check_initial_guess(sample, model.functional)
 
 
 def check_trained(model: AtomisticModel, losses: dict[str, Any], console: Console | None = None) -> None:

@@ -71,6 +71,8 @@ class LmdbRows:
         value = self._value(position, where)
         numbers, positions = geometry(value["num_nodes"], value["atoms"], value["pos"], where)
         initial, molecule = value.get("Ham_init"), identity(value["id"], where)
+        if self.has_initial and initial is None:
+            raise DataError(f"{where}: other rows have an initial Hamiltonian (Ham_init), this one has none.")
         if self.dynamic is False and molecule != self._keys[position]:
             raise DataError(f"{where}: the id of a Stable row is its key {self._keys[position]}, got {molecule}.")
         return RawRow(

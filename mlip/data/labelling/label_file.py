@@ -297,6 +297,8 @@ def _foreign(path: Path) -> ConfigError:
 
 def _digest(structure: Structure) -> bytes:
     try:
-        return geometry_hash(Atoms(structure.numbers, positions=structure.positions)).to_bytes(8, "big")
+        geometry = geometry_hash(Atoms(structure.numbers, positions=structure.positions)).to_bytes(8, "big")
+        # One that is refused, for its charge say, does not stand for the same geometry without it.
+        return geometry + structure.refused.encode()
     except ValueError as error:
         raise DataError(f"{structure.source}: {error}.") from error

@@ -17,9 +17,11 @@ class FrontEnd(ConstantsModule, ABC):
         num_channels: scalars an atom.
 
     Attributes:
+        continuous: False where the scalars jump with the positions by design.
         reach: Å within which it looks at other atoms, 0 if it does not; at most the model's cutoff.
     """
 
+    continuous: bool = True
     reach: float = 0.0
 
     def __init__(self, elements: Sequence[int], num_channels: int) -> None:

@@ -66,6 +66,7 @@ class Vectorial(FrontEnd):
                 raise ConfigError(f"front_end.{name} must be a positive number of Å, got {radius!r}.")
         self.cutoff, self.long_cutoff = float(cutoff), float(long_cutoff)
         self.reach = max(self.cutoff, self.long_cutoff if num_long_layers else 0.0)
+        self.continuous = num_long_layers == 0
         self.embedding = nn.Parameter(torch.randn(len(elements), num_channels))
         self.register_constant("numbers", torch.tensor(list(elements)), keep_dtype=True)
         self.register_constant(

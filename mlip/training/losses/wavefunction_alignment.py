@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlip.core.errors import ConfigError, DataError
@@ -13,6 +14,9 @@ from mlip.data.molecular_orbitals import closed_shells, molecular_orbitals
 from mlip.training.losses.base import Loss
 from mlip.training.losses.penalties import Penalty
 from mlip.training.losses.weights import WeightSchedule
+
+_SHALLOWEST_CORE = 0.05
+"""Of -Z², Hartree: 1s levels are at -0.14 Z² (He) to -0.45 Z², valence levels above -0.02 Z²."""
 
 
 class WavefunctionAlignment(Loss):
@@ -51,7 +55,7 @@ class WavefunctionAlignment(Loss):
         """Return E of all molecules row by row, ``(Σ orbitals²,)``, Hartree.
 
         Raises:
-            DataError: a molecule has an odd number of electrons or an element beyond Kr, or its overlap is none.
+            DataError: a molecule has an odd number of electrons or an effective core potential, or its overlap is none.
         """
         differences = predictions["hamiltonian"] - graph.hamiltonian
         charges = graph.get("charge", torch.zeros_like(graph.num_orbitals)).tolist()
@@ -74,8 +78,13 @@ class WavefunctionAlignment(Loss):
         """Return C, ``(orbitals, kept)``, and w, ``(kept, kept)``, of a molecule."""
         try:
             orbitals = molecular_orbitals(true.double().cpu().numpy(), overlap.double().cpu().numpy())
-            if int(numbers.max()) > 36:
-                raise DataError("elements beyond Kr have effective core potentials, whose electrons are not counted.")
+            heaviest = int(numbers.max())
+            if heaviest > 2 and orbitals.energies[0] > -_SHALLOWEST_CORE * heaviest**2:
+                raise DataError(
+                    f"the lowest orbital is at {orbitals.energies[0]:.4g} Hartree, too high for the 1s orbital of "
+                    f"{chemical_symbols[heaviest]}. The electrons of effective core potentials are not counted here: "
+                    "leave the loss out."
+                )
             occupied = closed_shells(len(orbitals.energies), int(numbers.sum()) - charge) > 0
         except DataError as error:
             raise DataError(f"The loss of wave functions cannot be computed: {error}") from error

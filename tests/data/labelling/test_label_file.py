@@ -277,3 +277,15 @@ def test_programs_add_up_and_a_licence_stays(tmp_path):
     stored = {key: json.loads(value) for key, value in content(path)["mlip"]}
     assert (stored["programs"], stored["licence"]) == (["made up 1.0", "made up 2.0"], "CC0-1.0")
     assert QH9Dataset(path).licence == "CC0-1.0"
+
+
+def test_a_refused_structure_does_not_stand_for_the_same_geometry(tmp_path):
+    plain = frames(1)[0]
+    charged = replace(plain, frame=7, refused="It has a charge.")
+    for order in ([charged, plain], [plain, charged]):
+        path = tmp_path / f"{order[0].frame}.db"
+        report, counts, failures = make(path, order)
+        assert (report.labelled, report.copies, counts["labelled"]) == (1, 0, 1)
+        assert [reason for _, reason in failures] == ["It has a charge."]
+        again, _, _ = make(path, order)
+        assert again.labelled == 0
