@@ -16,7 +16,7 @@ from mlip.ops.segment import first_edges
 TOLERANCE = 1e-4
 """Largest error of a weight or of its slope, as a fraction of the largest of the layer."""
 
-CLOSEST = 0.02
+CLOSEST = 1e-3
 """Å; below it no weight is asked of the network."""
 
 
@@ -30,13 +30,13 @@ class TabulatedMessages:
 
     def __init__(self, key: str, table: Table, dtype: torch.dtype) -> None:
         self.key, self.steps, self.error = key, table.steps, table.error
-        self.knots = table.knots.to(dtype).contiguous()
+        self.cells = table.cells.to(dtype).contiguous()
 
     def __call__(self, sent: Tensor, edges: Edges) -> Tensor:
         """Return the sums of the messages, ``(atoms, irreps_out.dim)`` of the product."""
         starts = first_edges(edges.receivers, len(sent)) if edges.starts is None else edges.starts
         return convolution_table(
-            sent, edges.harmonics, edges.distances, self.knots, self.steps, edges.senders, starts, self.key
+            sent, edges.harmonics, edges.distances, self.cells, self.steps, edges.senders, starts, self.key
         )
 
 

@@ -22,13 +22,14 @@ def evaluate_native(form: Form, wanted: tuple[int, ...], shared: Shared, operand
     """
     read = read_slots(form, wanted)
     given = [operands[slot].contiguous() for slot in read]
-    rows = max(operand.shape[0] for operand in given)
+    # A row that all share says nothing of how many there are.
+    rows = max((operand.shape[0] for slot, operand in zip(read, given) if 0 not in shared[slot]), default=1)
     channels = max(operand.shape[2] for operand in given)
     library = _library(form, wanted, shared, channels, given[0].dtype)
     results = [given[0].new_empty(rows, form.sizes[slot], 1 if 2 in shared[slot] else channels) for slot in wanted]
     arguments: list[object] = []
     for operand in given:
-        stride = 0 if operand.shape[0] == 1 and rows != 1 else operand.shape[1] * operand.shape[2]
+        stride = 0 if operand.shape[0] != rows else operand.shape[1] * operand.shape[2]
         arguments += [ctypes.c_void_p(operand.data_ptr()), ctypes.c_int64(stride)]
     arguments += [ctypes.c_void_p(result.data_ptr()) for result in results]
     library.evaluate(*arguments, ctypes.c_int64(rows), torch.get_num_threads())

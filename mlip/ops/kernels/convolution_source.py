@@ -10,7 +10,7 @@ EDGES_A_BATCH = 32
 """Edges whose factors are kept at once, in the fastest cache."""
 
 WEIGHTS = """\
-// Weights of an edge: given as numbers, or cubics between the knots of a table of values and slopes.
+// Weights of an edge: given as numbers, or cubics, of which a table has the coefficients.
 struct Given {
   const T* w;
   static constexpr bool tabulated = false;
@@ -28,14 +28,12 @@ struct Tabulated {
   template <int V> MEMBER typename Vector<V>::type value(I k) const { return mixed<V>(b, k); }
   template <int V> MEMBER typename Vector<V>::type slope(I k) const { return mixed<V>(d, k); }
 };
-INLINE Tabulated tabulated(const T* table, I knots, I stride, T steps, T r) {
+INLINE Tabulated tabulated(const T* table, I cells, I stride, T steps, T r) {
   const T s = r * steps;
   I cell = (I)s;
-  cell = cell < 0 ? 0 : cell > knots - 2 ? knots - 2 : cell;
-  const T t = s - cell, u = 1 - t, h = steps;
-  return {table + 2 * cell * stride, stride,
-          {(1 + 2 * t) * u * u, t * u * u, t * t * (3 - 2 * t), -t * t * u},
-          {-6 * h * t * u, h * u * (1 - 3 * t), 6 * h * t * u, h * t * (3 * t - 2)}};
+  cell = cell < 0 ? 0 : cell > cells - 1 ? cells - 1 : cell;
+  const T t = s - cell;
+  return {table + 4 * cell * stride, stride, {1, t, t * t, t * t * t}, {0, steps, 2 * steps * t, 3 * steps * t * t}};
 }
 """
 
@@ -80,7 +78,7 @@ extern "C" void backward{suffix}(const T* x, const T* y, {weights}, {tangents}co
 }}
 """
 
-_TABLE = "const T* r, const T* table, I knots, T steps"
+_TABLE = "const T* r, const T* table, I cells, T steps"
 _TANGENTS = "const T* hx, const T* hy, const T* hw, "
 
 
@@ -127,7 +125,7 @@ def convolution_source(form: ConvolutionForm, scalar: str) -> str:
 def _weights(prefix: str, edge: str, size: int, table: bool) -> str:
     """Return the expression that makes the weights of an edge."""
     if table:
-        return f"tabulated(table, knots, {size}, steps, r[{edge}])"
+        return f"tabulated(table, cells, {size}, steps, r[{edge}])"
     return f"Given{{{prefix}w + ({edge}) * {size}}}"
 
 

@@ -30,8 +30,8 @@ def convolution_table(
 
     Args:
         x, y, senders, starts, key: as there.
-        r: ``(edges,)`` from 0 to ``(knots - 1) / steps``; beyond, the last cubic goes on.
-        table, steps: see :class:`mlip.ops.kernels.table.Table`; ``(knots, 2, weight_size)``.
+        r: ``(edges,)`` from 0 to ``cells / steps``; beyond, the last cubic goes on.
+        table, steps: see :class:`mlip.ops.kernels.table.Table`; ``(cells, 4, weight_size)``.
     """
     return torch.ops.mlip.convolution_table(x, y, r, table, steps, senders, starts, key)
 

@@ -16,16 +16,17 @@ SAMPLES = 4
 
 
 class Table(NamedTuple):
-    """The cubic between two knots that has the values and slopes of functions at both (Hermite).
+    """In every cell the cubic that has the values and slopes of functions at both ends (Hermite).
 
     Attributes:
-        knots: ``(knots, 2, functions)``: values, and slopes times the distance of the knots.
-        steps: intervals a unit of the variable, from 0 on.
+        cells: ``(cells, 4, functions)``: coefficients of 1, t, t² and t³, t from 0 to 1 in the cell. They are kept
+            rather than the values, whose differences would lose digits in float32.
+        steps: cells a unit of the variable, from 0 on.
         error: largest error of a value, as a fraction of the largest value of all functions, or of a slope, as a
-            fraction of the largest slope, at points between the knots; whichever is larger.
+            fraction of the largest slope, at points beyond the first cell; whichever is larger.
     """
 
-    knots: Tensor
+    cells: Tensor
     steps: float
     error: float
 
@@ -35,7 +36,7 @@ def tabulate_functions(function: Callable[[Tensor], Tensor], start: float, stop:
 
     Args:
         function: takes ``(n,)`` float64, returns ``(n, functions)``, row by row; differentiable in forward mode.
-        start: the functions are not evaluated below it; there they are as at it.
+        start: the functions are not evaluated below it, which is to be within the first cell.
         stop: end of the table, such as the cutoff.
         tolerance: of `Table.error`.
     """
@@ -55,9 +56,11 @@ def _interpolate(function: Callable[[Tensor], Tensor], start: float, stop: float
     width = stop / intervals
     r = (torch.arange(intervals + 1, dtype=torch.float64) * width).clamp(min=start)
     values, slopes = _with_slopes(function, r)
-    table = Table(torch.stack([values, slopes * width], dim=1), 1.0 / width, 0.0)
-    points = (torch.arange(intervals * SAMPLES, dtype=torch.float64) + 0.5) * (width / SAMPLES)
-    points = points[points > max(start, width)]
+    slopes = slopes * width
+    left, right, rise = slopes[:-1], slopes[1:], values[1:] - values[:-1]
+    cells = torch.stack([values[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise], dim=1)
+    table = Table(cells, 1.0 / width, 0.0)
+    points = (torch.arange(SAMPLES, intervals * SAMPLES, dtype=torch.float64) + 0.5) * (width / SAMPLES)
     error = 0.0
     true, found = _with_slopes(function, points), _with_slopes(lambda x: evaluate(table, x), points)
     for expected, estimate in zip(true, found):
@@ -69,9 +72,7 @@ def _interpolate(function: Callable[[Tensor], Tensor], start: float, stop: float
 def evaluate(table: Table, r: Tensor) -> Tensor:
     """Return the functions at ``r`` ``(n,)`` as the kernels do: ``(n, functions)``."""
     place = r * table.steps
-    cell = place.detach().long().clamp(0, len(table.knots) - 2)
+    cell = place.detach().long().clamp(0, len(table.cells) - 1)
     t = (place - cell)[:, None]
-    u = 1 - t
-    left, right = table.knots[cell], table.knots[cell + 1]
-    at_left = (1 + 2 * t) * u**2 * left[:, 0] + t * u**2 * left[:, 1]
-    return at_left + t**2 * (3 - 2 * t) * right[:, 0] - t**2 * u * right[:, 1]
+    c0, c1, c2, c3 = table.cells[cell].unbind(1)
+    return c0 + t * (c1 + t * (c2 + t * c3))
