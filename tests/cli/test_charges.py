@@ -125,13 +125,13 @@ def test_extxyz_with_charge_and_what_is_missing(call: Call) -> None:
 def test_magnetic_moments_of_some_structures(call: Call) -> None:
     head = ("model/head=[energy,magmoms]", "data.path=ions.xyz", *SMALL, "data.split.valid=0.3", "data.split.train=0.7")
     assert "predicts 'magmoms', which no loss trains" in call("train", *head, "name=a", status=1)
-    call("train", *head, "loss=[energy,forces,magmoms]", "loss.magmoms.weight=100", "max_epochs=60", "name=b")
+    call("train", *head, "loss=[energy,forces,magmoms]", "loss.magmoms.weight=100", "max_epochs=90", "name=b")
     text = call("evaluate", "runs/b/model.safetensors", "data=ions.xyz")
     assert "magmoms" in text
     assert "values have no label and were skipped" in text
     errors = json.loads(Path("evaluate_ions/metrics.json").read_text())["errors"]
     # The sizes are 0.5 for H and 1.5 for C, whose labels have other signs: the mean alone would leave 0.5.
-    assert errors["magmoms_mae_muB"] < 0.3
+    assert errors["magmoms_mae_muB"] < 0.2
     tuned = ("finetune.model=runs/b/model.safetensors", "data.path=ions.xyz", "max_epochs=1")
     assert "no loss trains 'magmoms', which this model predicts" in call("train", *tuned, "name=c")
     assert "no loss trains" not in call("train", *tuned, "loss=[energy,forces,magmoms]", "name=d")

@@ -243,7 +243,7 @@ def test_read_frames_gives_what_ase_gives(file):
 @pytest.mark.slow
 @pytest.mark.reference
 def test_it_is_faster_than_ase(reference_data):
-    """The reason for a reader of our own; by how much depends on the machine, so the bar is only that it is so."""
+    """The reason for a reader of our own; by how much depends on the machine: 1.8 to 3 times have been seen."""
     path = reference_data / "mptrj" / "mptrj-random-sharedpart.xyz"
     if not path.is_file():
         pytest.skip(f"no MPtrj in {reference_data}")
@@ -255,4 +255,4 @@ def test_it_is_faster_than_ase(reference_data):
             start = time.process_time()
             run()
             seconds[name].append(time.process_time() - start)
-    assert min(seconds["ours"]) < min(seconds["ase"])
+    assert min(seconds["ours"]) < 0.7 * min(seconds["ase"])

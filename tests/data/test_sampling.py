@@ -123,4 +123,4 @@ def test_a_million_structures_take_seconds():
     sampler = EdgeBudgetSampler(num_edges, 50_000, seed=0, rank=1, world_size=4, bucket=10_000)
     assert len(sampler) > 1000
     assert len(sampler.fingerprint) == 64
-    assert time.perf_counter() - started < 100
+    assert time.perf_counter() - started < 20

@@ -180,7 +180,7 @@ def test_the_groups_of_all_of_mptrj_take_seconds():
     groups = [f"mp-{number // 11}" for number in range(1_580_395)]
     start = time.perf_counter()
     split = group_split(groups, 0.9, 0.05, 0.05)
-    assert time.perf_counter() - start < 100
+    assert time.perf_counter() - start < 10
     assert len(split["test"]) == pytest.approx(0.05 * len(groups), abs=11)
 
 

@@ -63,7 +63,7 @@ def test_sizes_that_the_file_does_not_hold_are_refused_at_once(
     before = time.process_time()
     with pytest.raises(ModelFileError, match="cannot build") as caught:
         load_model(tmp_path / "damaged.safetensors")
-    assert time.process_time() - before < 20
+    assert time.process_time() - before < 2
     assert "\n" not in str(caught.value)
 
 

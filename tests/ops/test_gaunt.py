@@ -193,7 +193,7 @@ def test_single_precision(name: str, lmax: int) -> None:
 def test_constants_are_built_in_no_time(name: str) -> None:
     start = time.process_time()
     build(name, natural_irreps(6), natural_irreps(6), natural_irreps(12))
-    assert time.process_time() - start < 20.0
+    assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize("name", BACKENDS)
