@@ -25,7 +25,7 @@ from mlip.models.build import parse_dtype
 from mlip.nn.convolution import MANY_EDGES
 from mlip.nn.derivatives import predict
 from mlip.nn.tabulated import tabulate
-from mlip.ops.tensor_product.fused import Kernels
+from mlip.ops.kernels.choice import Kernels
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from ase.data import atomic_numbers as _number_of
@@ -18,8 +18,8 @@ from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.inputs import Inputs, check_inputs
 from mlip.ops.constants import ConstantsModule
-from mlip.ops.tensor_product.base import LARGEST_DEGREE, TensorProduct
-from mlip.ops.tensor_product.fused import Kernels
+from mlip.ops.kernels.choice import Kernels, choose_kernels
+from mlip.ops.tensor_product.base import LARGEST_DEGREE
 
 Symmetry = Literal["O3", "SO3"]
 
@@ -114,15 +114,7 @@ class AtomisticModel(ConstantsModule, ABC):
         Raises:
             ConfigError: none of these.
         """
-        # YAML reads a bare on or off as a truth value.
-        chosen = {True: "on", False: "off"}.get(kernels, kernels) if isinstance(kernels, bool) else kernels
-        if chosen not in get_args(Kernels):
-            near = did_you_mean(str(chosen), get_args(Kernels))
-            raise ConfigError(f"kernels must be auto, on or off, got {kernels!r}.{near}")
-        self.kernels = chosen
-        for module in self.modules():
-            if isinstance(module, TensorProduct) and module.has_kernels:
-                module.kernels = chosen
+        self.kernels = choose_kernels(self, kernels)
 
     @property
     def remarks(self) -> tuple[str, ...]:

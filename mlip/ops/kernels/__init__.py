@@ -1,0 +1,1 @@
+"""Generated kernels: forms as plain data, their code, and the operators of torch that run it."""

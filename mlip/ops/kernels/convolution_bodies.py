@@ -92,41 +92,7 @@ def edge_function(name: str, block: Sequence[Coupling], places: dict[Coupling, P
         *(f"    R a{m} = {{}};" for m in range(dim)),
     ]
     for coupling in block:
-        pairs = _ordered(places[coupling])
-        lines += [
-            "    {",
-            *(f"      const R {p}w0 = {p}w.template value<V>(u + {coupling.weight});" for p in prefixes),
-            *(f"      const R g{m} = load<V>(g + u + {coupling.out + m * mul});" for m in range(coupling.dims[2])),
-            "      if (gx || gw) {",
-        ]
-        for p in prefixes:
-            for m1 in range(dim):
-                terms = [f"{p}f[{place}] * g{m3}" for (k, m3), place in pairs if k == m1]
-                lines.append(f"        const R {p}s{m1} = {' + '.join(terms) if terms else 'R{}'};")
-        gained = "w0 * hs{0} + hw0 * s{0}" if tangent else "w0 * s{0}"
-        weighed = "hx{0} * s{0} + x{0} * hs{0}" if tangent else "x{0} * s{0}"
-        lines += [
-            *(f"        a{m} += {gained.format(m)};" for m in range(dim)),
-            "        if (gw) {",
-            f"          const R t = {' + '.join(weighed.format(m) for m in range(dim))};",
-            f"          if constexpr (W::tabulated) slope += t * w.template slope<V>(u + {coupling.weight});",
-            f"          else store<V>(gw + u + {coupling.weight}, t);",
-            "        }",
-            "      }",
-            "      if (ay) {",
-        ]
-        early = tangent or dim < coupling.dims[2]
-        scaled = "w0 * hx{0} + hw0 * x{0}" if tangent else "w0 * x{0}" if early else "w0 * g{0}"
-        lines += [f"        const R z{k} = {scaled.format(k)};" for k in range(dim if early else coupling.dims[2])]
-        for (m1, m3), _ in pairs:
-            lines.append(f"        {{ const R q = {f'z{m1} * g{m3}' if early else f'x{m1} * z{m3}'};")
-            lines += [
-                f"          y{coupling.y + m2} += T({c!r}) * q;"
-                for a, m2, b, c in coupling.entries
-                if (a, b) == (m1, m3)
-            ]
-            lines.append("        }")
-        lines += ["      }", "    }"]
+        lines += _gradients(coupling, _ordered(places[coupling]), prefixes)
     lines += [
         "    if (gx) {",
         *(
@@ -142,6 +108,44 @@ def edge_function(name: str, block: Sequence[Coupling], places: dict[Coupling, P
         "}\n",
     ]
     return "\n".join(lines)
+
+
+def _gradients(coupling: Coupling, pairs: list[tuple[tuple[int, int], int]], prefixes: Sequence[str]) -> list[str]:
+    """Return the lines of one coupling in :func:`edge_function`."""
+    mul, dim, tangent = coupling.mul, coupling.dims[0], len(prefixes) > 1
+    lines = [
+        "    {",
+        *(f"      const R {p}w0 = {p}w.template value<V>(u + {coupling.weight});" for p in prefixes),
+        *(f"      const R g{m} = load<V>(g + u + {coupling.out + m * mul});" for m in range(coupling.dims[2])),
+        "      if (gx || gw) {",
+    ]
+    for p in prefixes:
+        for m1 in range(dim):
+            terms = [f"{p}f[{place}] * g{m3}" for (k, m3), place in pairs if k == m1]
+            lines.append(f"        const R {p}s{m1} = {' + '.join(terms) if terms else 'R{}'};")
+    gained = "w0 * hs{0} + hw0 * s{0}" if tangent else "w0 * s{0}"
+    weighed = "hx{0} * s{0} + x{0} * hs{0}" if tangent else "x{0} * s{0}"
+    lines += [
+        *(f"        a{m} += {gained.format(m)};" for m in range(dim)),
+        "        if (gw) {",
+        f"          const R t = {' + '.join(weighed.format(m) for m in range(dim))};",
+        f"          if constexpr (W::tabulated) slope += t * w.template slope<V>(u + {coupling.weight});",
+        f"          else store<V>(gw + u + {coupling.weight}, t);",
+        "        }",
+        "      }",
+        "      if (ay) {",
+    ]
+    early = tangent or dim < coupling.dims[2]
+    scaled = "w0 * hx{0} + hw0 * x{0}" if tangent else "w0 * x{0}" if early else "w0 * g{0}"
+    lines += [f"        const R z{k} = {scaled.format(k)};" for k in range(dim if early else coupling.dims[2])]
+    for (m1, m3), _ in pairs:
+        lines.append(f"        {{ const R q = {f'z{m1} * g{m3}' if early else f'x{m1} * z{m3}'};")
+        lines += [
+            f"          y{coupling.y + m2} += T({c!r}) * q;" for a, m2, b, c in coupling.entries if (a, b) == (m1, m3)
+        ]
+        lines.append("        }")
+    lines += ["      }", "    }"]
+    return lines
 
 
 def _ordered(places: Places) -> list[tuple[tuple[int, int], int]]:

@@ -72,7 +72,7 @@ class TensorProduct(ConstantsModule, ABC):
             normalisation): the backend reads the direction from them.
         has_kernels: whether there are generated kernels for some convolutions of this backend.
         kernels: whether convolutions run as generated kernels where there are any, see
-            :data:`mlip.ops.tensor_product.fused.Kernels`.
+            :data:`mlip.ops.kernels.choice.Kernels`.
 
     Raises:
         ConfigError: irreps that share no path, or something that the backend cannot honour.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from mlip.ops.tensor_product.path_product import PathProduct
 
 log = logging.getLogger(__name__)
-
-Kernels = Literal["auto", "on", "off"]
-"""``auto``: kernels where they can be had and there is enough to do; ``on``: always, an error where they cannot be had;
-``off``: plain torch. The results agree to rounding."""
 
 ENOUGH = 500_000
 """Edges times weights an edge from which ``auto`` builds a kernel: below it, building takes longer than it saves."""
@@ -55,7 +51,7 @@ def kernel_of(product: PathProduct, x: Tensor, num_edges: int | None) -> str | N
     """Return the key of the kernel that is to run the convolution of a product, None for plain torch.
 
     Args:
-        product: with ``kernels``, see :data:`Kernels`, and ``form``.
+        product: with ``kernels``, see :data:`~mlip.ops.kernels.choice.Kernels`, and ``form``.
         x: the features, for dtype and device.
         num_edges: how much there is to do; None: much.
 
