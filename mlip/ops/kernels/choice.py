@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from torch import nn
 
 from mlip.core.errors import ConfigError, did_you_mean
+from mlip.ops.kernels.compiler import NoCompiler
+
+log = logging.getLogger(__name__)
 
 Kernels = Literal["auto", "on", "off"]
 """``auto``: kernels where they can be had and there is enough to do; ``on``: always, an error where they cannot be had;
@@ -31,3 +37,30 @@ def choose_kernels(model: nn.Module, kernels: Any) -> Kernels:
         if getattr(module, "has_kernels", False):
             module.kernels = chosen
     return chosen
+
+
+def built(kernels: Kernels, build: Callable[[], str], reason: str | None = None) -> str | None:
+    """Return the key that ``build`` gives; None, with one line in the log, where there can be no kernel.
+
+    Args:
+        kernels: ``auto`` or ``on``.
+        build: prepares a kernel; may raise `NoCompiler`.
+        reason: why there can be none, if that is known.
+
+    Raises:
+        ConfigError: ``kernels`` is ``on`` and there can be none; says why.
+    """
+    if reason is None:
+        try:
+            return build()
+        except NoCompiler as error:
+            reason = str(error)
+    if kernels == "on":
+        raise ConfigError(f"kernels=on cannot be done: {reason}. Take kernels=auto.")
+    _say_once(reason)
+    return None
+
+
+@lru_cache(maxsize=8)
+def _say_once(reason: str) -> None:
+    log.info("Plain torch is used, several times slower than generated kernels: %s.", reason)

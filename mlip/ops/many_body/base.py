@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mlip.core.errors import ConfigError, ShapeError
 from mlip.ops.constants import ConstantsModule
+from mlip.ops.kernels.choice import Kernels
 from mlip.ops.tensor_product.base import LARGEST_DEGREE
 
 LARGEST_CORRELATION = 4
@@ -51,6 +52,8 @@ class ManyBodyProduct(ConstantsModule, ABC):
         terms: the polynomials, ordered by ν and irrep.
         weight_numel: size of a set of weights.
         operator: the family of polynomials. Backends with the same operator give the same numbers.
+        has_kernels: whether there are generated kernels for this backend.
+        kernels: whether they are used, see :data:`mlip.ops.kernels.choice.Kernels`.
 
     Raises:
         ConfigError: irreps or a correlation that the backend cannot honour.
@@ -60,6 +63,8 @@ class ManyBodyProduct(ConstantsModule, ABC):
     terms: list[Term]
     weight_numel: int
     operator: str
+    has_kernels: bool = False
+    kernels: Kernels = "off"
 
     def __init__(self, irreps_in: Irreps, irreps_out: Irreps, correlation: int) -> None:
         super().__init__()

@@ -7,8 +7,18 @@ from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
 from mlip.core.errors import ShapeError
+from mlip.ops.kernels.choice import Kernels, built
+from mlip.ops.kernels.cpp import SCALARS
+from mlip.ops.kernels.polynomial import polynomial, prepare
 from mlip.ops.many_body.base import ManyBodyProduct, Term
+from mlip.ops.many_body.sparse_polynomials import sparse_polynomials
 from mlip.ops.many_body.symmetric_basis import SymmetricBasis, multisets, rank, symmetric_bases
+
+ENOUGH = 300_000
+"""Rows times monomials times channels from which ``kernels=auto`` builds a kernel: it takes some seconds."""
+
+LARGEST_FORM = 3000
+"""Monomials beyond which ``auto`` builds none: the compiler would take a minute."""
 
 
 class SymmetricContraction(ManyBodyProduct):
@@ -24,15 +34,22 @@ class SymmetricContraction(ManyBodyProduct):
     are not before k. The inner sum is a matrix product; this took less than half the time of writing down all
     monomials of degree ν. Rows with weights of their own are possible, but then the basis is contracted for each
     row: give sets of weights and an index wherever rows share them.
+
+    On a CPU a generated kernel does the same with the nonzero coefficients alone, see :mod:`mlip.ops.kernels`.
     """
 
     operator = "symmetric_contraction"
+    has_kernels = True
+    kernels: Kernels = "auto"
 
     def build(self, wanted: list[Irrep]) -> list[Term]:
         single = Irreps([(1, ir) for _, ir in self.irreps_in])
         bases = [b for b in symmetric_bases(single, wanted, self.correlation) if len(b.coefficients)]
         self._lay_out_monomials(single.dim)
         self._register_bases(bases, single.dim)
+        self.form, matrices = sparse_polynomials(bases, single.dim, self.num_channels)
+        for number, matrix in enumerate(matrices):
+            self.register_constant(f"sparse_basis_{number}", matrix)
         return [Term(basis.nu, basis.ir, len(basis.coefficients)) for basis in bases]
 
     def _lay_out_monomials(self, n: int) -> None:
@@ -74,17 +91,55 @@ class SymmetricContraction(ManyBodyProduct):
         if not len(x):
             # No rows, but a result that knows where it comes from.
             return (x.sum() + weight.sum()).expand(0, self.irreps_out.dim)
+        key = self.kernel_key(x, len(x))
         if weight.dim() == 1:
-            return self._contract(x, weight)
+            if key is None:
+                return self._contract(x, weight)
+            every = torch.arange(len(x), device=x.device)
+            return self._run(key, x, weight[None], every, torch.full_like(every[:1], len(x)))
         if index is None:
             return torch.cat([self._contract(x[k : k + 1], own) for k, own in enumerate(weight)])
         order = torch.argsort(index, stable=True)
-        counts = torch.bincount(index, minlength=len(weight)).tolist()
+        counts = torch.bincount(index, minlength=len(weight))
         if len(counts) > len(weight):
             raise ShapeError(f"The index goes up to {len(counts) - 1}, but there are {len(weight)} sets of weights.")
-        parts = zip(x[order].split(counts), weight.unbind())
+        if key is not None:
+            return self._run(key, x, weight, order, counts)
+        parts = zip(x[order].split(counts.tolist()), weight.unbind())
         result = torch.cat([self._contract(part, own) for part, own in parts if len(part)])
         return result[torch.argsort(order)]
+
+    def kernel_key(self, like: Tensor, num_rows: int | None = None) -> str | None:
+        """Return the key of the generated kernel for features like these, None for plain torch.
+
+        Args:
+            like: for dtype and device.
+            num_rows: of a call; None: many.
+
+        Raises:
+            ConfigError: a kernel is demanded and there can be none.
+        """
+        small = num_rows is not None and num_rows * len(self.form.monomials) * self.num_channels < ENOUGH
+        if self.kernels == "off" or (self.kernels == "auto" and (small or len(self.form.monomials) > LARGEST_FORM)):
+            return None
+        reason = None
+        if like.device.type != "cpu":
+            reason = f"there are kernels of the symmetric contraction for the CPU only, not for {like.device.type}"
+        elif like.dtype not in SCALARS:
+            reason = f"there are kernels for float32 and float64, not for {like.dtype}"
+        return built(self.kernels, lambda: prepare(self.form, like.dtype), reason)
+
+    def _run(self, key: str, x: Tensor, weight: Tensor, order: Tensor, counts: Tensor) -> Tensor:
+        """Have the kernel evaluate rows, ``counts`` of each set of weights."""
+        blocks = weight.unflatten(1, (-1, self.num_channels)).split([term.count for term in self.terms], dim=1)
+        polynomials = [
+            torch.cat([block for block, term in zip(blocks, self.terms) if term.ir == ir], dim=1)
+            for _, ir in self.irreps_out
+        ]
+        monomials = [self.constant_like(f"sparse_basis_{k}", weight) @ own for k, own in enumerate(polynomials)]
+        starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        inputs = x.unflatten(1, (-1, self.num_channels))
+        return polynomial(inputs, torch.cat(monomials, dim=1), order, starts, key).flatten(1)
 
     def _contract(self, x: Tensor, weight: Tensor) -> Tensor:
         """Evaluate rows that share one set of weights."""
