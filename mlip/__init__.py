@@ -13,11 +13,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "HamiltonianCalculator": "mlip.calculators.hamiltonian",
     "MLIPCalculator": "mlip.calculators.ase",
+    "keep_freed_memory": "mlip.core.memory",
     "load_model": "mlip.models.model_file",
     "save_model": "mlip.models.model_file",
 }
 
-__all__ = ["HamiltonianCalculator", "MLIPCalculator", "__version__", "load_model", "save_model"]
+__all__ = ["HamiltonianCalculator", "MLIPCalculator", "__version__", "keep_freed_memory", "load_model", "save_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlip.cli.tensor_products import component_factories
+from mlip.cli.throughput import bench_md, bench_train
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mlip.benchmark.plan import Plan
     from mlip.benchmark.results import Measurement
 
-bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure components on this machine.")
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure speed on this machine.")
 
 
 QUIET_SECONDS = 5.0
@@ -26,7 +27,11 @@ QUIET_SECONDS = 5.0
 
 @bench.callback()
 def root() -> None:
-    """Measure components on this machine."""
+    """Measure components, molecular dynamics and training on this machine."""
+
+
+bench.command("md")(bench_md)
+bench.command("train")(bench_train)
 
 
 @bench.command("tensor-products")

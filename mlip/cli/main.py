@@ -20,11 +20,13 @@ from mlip.cli.import_model import import_model
 from mlip.cli.info import info
 from mlip.cli.kernels import kernels
 from mlip.cli.md import md
+from mlip.cli.profile import profile
 from mlip.cli.relax import relax
 from mlip.cli.splinify import splinify
 from mlip.cli.tensor_products import tensor_products
 from mlip.cli.train import train
 from mlip.core.errors import MlipError, TrainingInterrupted
+from mlip.core.memory import keep_freed_memory
 
 REPORT = "This is a defect of mlip, not of your input: please report it with the lines above."
 INTERRUPTED = 130
@@ -94,9 +96,10 @@ def root(
       from mlip import MLIPCalculator
       atoms.calc = MLIPCalculator("runs/my/model.safetensors")
     """
+    keep_freed_memory()
 
 
-for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, splinify, committee):
+for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, splinify, committee, profile):
     app.command()(command)
 app.command("import")(import_model)
 app.add_typer(tensor_products, name="tensor-products")

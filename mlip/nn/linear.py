@@ -42,7 +42,9 @@ class EquivariantLinear(nn.Module):
             else:
                 weight = next(weights)
                 block = torch.cat([blocks[k] for k in source], dim=2) if len(source) > 1 else blocks[source[0]]
-                output = block @ (weight * weight.shape[0] ** -0.5)
+                # One product of two matrices: of strided blocks torch would make one for each row.
+                output = block.reshape(-1, block.shape[2]) @ (weight * weight.shape[0] ** -0.5)
+                output = output.view(x.shape[0], ir.dim, mul)
             outputs.append(output + self.bias if self.bias is not None and ir.is_scalar() else output)
         return join_blocks(outputs)
 

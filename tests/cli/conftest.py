@@ -6,7 +6,10 @@ from importlib import import_module
 
 import pytest
 
-DRAWING = ("evaluation.plots", "evaluation.learning_curve", "evaluation.radial_plot", "benchmark.plots")
+DRAWING = (
+    *("evaluation.plots", "evaluation.learning_curve", "evaluation.radial_plot"),
+    *("benchmark.plots", "benchmark.throughput"),
+)
 """Modules that write pictures."""
 
 

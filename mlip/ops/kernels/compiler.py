@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def load_library(source: str) -> ctypes.CDLL:
 
 def _build(source: str, path: Path) -> None:
     command, _ = compiler()
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mlip-kernel-") as folder:
         code = Path(folder) / "kernel.cpp"
         code.write_text(source)
@@ -102,3 +104,4 @@ def _build(source: str, path: Path) -> None:
             write_atomically(path, lambda temporary: shutil.copyfile(built, temporary))
         except MlipError as error:
             raise NoCompiler(str(error)) from error
+    log.info("A kernel was built in %.1f s and is kept in %s.", time.perf_counter() - start, path.parent)

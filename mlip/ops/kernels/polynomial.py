@@ -54,6 +54,11 @@ def polynomial(x: Tensor, weights: Tensor, order: Tensor, starts: Tensor, key: s
     return torch.ops.mlip.polynomial(x, weights, order, starts, key)
 
 
+def form_of(key: str) -> PolynomialForm:
+    """Return the form of a key."""
+    return _FORMS[key]
+
+
 @lru_cache(maxsize=256)
 def _functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
     return load_library(polynomial_source(_FORMS[key], SCALARS[dtype]))
