@@ -150,7 +150,7 @@ def test_training_step_of_mlip(tmp_path: Path) -> None:
         ["model=sevennet", "model.irreps_hidden=4x0e+2x1e"],
         ["model=mace", "model.irreps_hidden=4x0e", "model.lmax_edge=1", "model.correlation=2"],
     ):
-        settings = [*small, "model.num_layers=1", "+model.kernels=off"]
+        settings = [*small, "model.num_layers=1", "model.kernels=off"]
         prepared = worker.prepare({**task, "num_neighbors": workload.num_neighbors, "settings": settings})
         assert prepared.facts["edges"] == workload.edges
         prepared.steps["training step"].run()

@@ -36,9 +36,14 @@ def prepare(form: ConvolutionForm, dtype: torch.dtype) -> str:
     Raises:
         mlip.ops.kernels.compiler.NoCompiler: it cannot be built here.
     """
-    _FORMS[form.key] = form
+    register(form)
     functions(form.key, dtype)
     return form.key
+
+
+def register(form: ConvolutionForm) -> None:
+    """Make a form known by its key."""
+    _FORMS[form.key] = form
 
 
 def convolution(x: Tensor, y: Tensor, weight: Tensor, senders: Tensor, starts: Tensor, key: str) -> Tensor:

@@ -222,7 +222,7 @@ def edges_body(form: ConvolutionForm, group: Sequence[Coupling], tile: Tile, kin
         edge.add("if WANT_W:", f"    tl.store(gw + line, {tile.over_channels('slope')}{mask})")
     edge.add("if WANT_Y:")
     for k in range(form.y_size):
-        value = tile.over_channels(f"b{k}") if k in filters else f"e.to(tl.{tile.scalar}) * 0.0"
+        value = tile.over_channels(f"b{k}") if k in filters else "0.0"
         edge.add(f"    tl.store(gy + line * {form.y_size} + {k}, {value}{mask})")
     columns = sorted({(c.out, m) for c in group for m in range(c.dims[2])})
     loads = (

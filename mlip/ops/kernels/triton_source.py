@@ -9,7 +9,7 @@ from mlip.ops.kernels.form import ConvolutionForm, Coupling
 from mlip.ops.kernels.triton_bodies import Tile, edges_body, indented, sources_body, sum_body
 
 NUMBERS_A_THREAD = {"float32": 2, "float64": 1}
-"""Channels of a component that a thread keeps: 64-bit registers of 24 components, and 32 threads a program."""
+"""Channels of a component that a thread keeps at most: sums of 24 components then fit its 255 registers of 32 bits."""
 
 THREADS = 32
 
@@ -20,7 +20,7 @@ import triton.language as tl
 """
 
 _FUNCTION = """
-@triton.jit
+@triton.jit(do_not_specialize={counts})
 def {name}({arguments}):
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -55,11 +55,11 @@ def triton_source(form: ConvolutionForm, scalar: str) -> str:
     """Return a module with the kernels of a form, and how many programs each row of their grids has.
 
     ``forward…`` has one program for each receiver and part, a part being some couplings of one block of x and some
-    channels; it loops over the receiver's edges and writes each output once. ``edges…`` likewise writes the gradients of
-    the weights, and a share of those of y for each part, to be summed. ``sources…`` has one program for each sender, and
-    loops over its edges, which are given by ``order``. No two programs write to one place: results do not depend on the
-    order in which programs run. ``…_tangent`` are derivatives along (hx, hy, hw), in ``…_table`` weights are read from
-    a table of cubics.
+    channels; it loops over the receiver's edges and writes each output once. ``edges…`` likewise writes the gradients
+    of the weights, and a share of those of y for each part, to be summed. ``sources…`` has one program for each sender
+    and part, and loops over the sender's edges, which ``order`` lists. No two programs write to one place: results do
+    not depend on the order in which programs run. ``…_tangent`` are derivatives along (hx, hy, hw), in ``…_table``
+    weights are read from a table of cubics.
 
     Args:
         form: what is computed.
@@ -69,8 +69,7 @@ def triton_source(form: ConvolutionForm, scalar: str) -> str:
         SharedOutputs: couplings that are not computed together have a block of the result in common.
     """
     groups = [group for block in form.blocks for group in groups_of(block) if group]
-    written = [coupling.out + m for group in groups for m in sorted({c.out for c in group}) for coupling in group[:0]]
-    written += [place for group in groups for place in {c.out for c in group}]
+    written = [place for group in groups for place in {coupling.out for coupling in group}]
     if len(written) != len(set(written)):
         raise SharedOutputs("couplings of several groups add to one block of the result")
     parts = [_HEAD, f"SUM_PARTS = {_count(groups, scalar)}\n", f"SOURCE_PARTS = {_count(form.blocks, scalar)}\n"]
@@ -108,7 +107,9 @@ def _function(
     body: Callable[[ConvolutionForm, Sequence[Coupling], Tile, str], list[str]],
     kind: str,
 ) -> str:
-    text, first = [_FUNCTION.format(name=name, arguments=arguments)], 0
+    # Triton would compile anew for numbers of edges that are multiples of 16, and for one edge.
+    counts = [count for count in ("cells", "num_edges") if count in arguments]
+    text, first = [_FUNCTION.format(name=name, arguments=arguments, counts=counts)], 0
     for group in groups:
         tile = tile_of(group[0].mul, scalar)
         # Side by side rather than if and else: Triton wants what two branches define to have one type.

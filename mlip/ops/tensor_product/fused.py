@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mlip.core.errors import ConfigError
-from mlip.ops.kernels.compiler import NoCompiler
+from mlip.ops.kernels import triton_convolution
+from mlip.ops.kernels.choice import built
 from mlip.ops.kernels.convolution import prepare
 from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.form import ConvolutionForm, Coupling
@@ -17,10 +15,11 @@ from mlip.ops.kernels.form import ConvolutionForm, Coupling
 if TYPE_CHECKING:
     from mlip.ops.tensor_product.path_product import PathProduct
 
-log = logging.getLogger(__name__)
-
 ENOUGH = 500_000
 """Edges times weights an edge from which ``auto`` builds a kernel: below it, building takes longer than it saves."""
+
+ENOUGH_IN_TRAINING = 100_000
+"""The same in a training, which takes thousands of steps."""
 
 LARGEST_FORM = 1500
 """Nonzero coefficients beyond which ``auto`` builds none: the compiler would take minutes."""
@@ -58,32 +57,24 @@ def kernel_of(product: PathProduct, x: Tensor, num_edges: int | None) -> str | N
     Raises:
         ConfigError: ``kernels`` is ``on`` and there can be none; says why.
     """
-    if product.kernels == "off":
+    kernels, form = product.kernels, product.form
+    if kernels == "off":
+        return None
+    enough = ENOUGH_IN_TRAINING if product.training else ENOUGH
+    small = num_edges is not None and num_edges * product.weight_numel < enough
+    if kernels == "auto" and (form is None or small or form.num_nonzeros > LARGEST_FORM):
         return None
     reason = None
-    if product.form is None:
+    if form is None:
         reason = f"{type(product).__name__} in mode {product.mode} with weights '{product.weights}' has no kernel"
-    elif x.device.type != "cpu":
-        reason = f"there are kernels for the CPU only, not for {x.device.type}"
+    elif x.device.type not in ("cpu", "cuda"):
+        reason = f"there are kernels for CPUs and for CUDA, not for {x.device.type}"
     elif x.dtype not in SCALARS:
         reason = f"there are kernels for float32 and float64, not for {x.dtype}"
-    elif product.kernels == "auto" and (
-        (num_edges is not None and num_edges * product.weight_numel < ENOUGH)
-        or product.form.num_nonzeros > LARGEST_FORM
-    ):
-        return None
-    if reason is None:
-        try:
-            return prepare(product.form, x.dtype)
-        except NoCompiler as error:
-            reason = str(error)
-    if product.kernels == "on":
-        raise ConfigError(f"kernels=on cannot be done: {reason}. Take kernels=auto.")
-    if product.form is not None and x.device.type == "cpu":
-        _say_once(reason)
-    return None
 
+    def build() -> str:
+        if x.device.type == "cuda":
+            return triton_convolution.prepare(form, x.dtype, x.device)
+        return prepare(form, x.dtype)
 
-@lru_cache(maxsize=8)
-def _say_once(reason: str) -> None:
-    log.info("Convolutions run in plain torch, several times slower than generated kernels: %s.", reason)
+    return built(kernels, build, reason)
