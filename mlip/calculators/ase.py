@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mlip.calculators.structure_checks import check_stress_defined, check_struct
 from mlip.core.errors import ConfigError, StructureError
 from mlip.core.fields import SPREADS
 from mlip.data.build_graph import graph_of
+from mlip.data.graph import AtomGraph
 from mlip.data.inputs import stated_inputs
 from mlip.data.neighbours import SkinNeighbourList
 from mlip.models.base import AtomisticModel
@@ -129,6 +131,34 @@ class MLIPCalculator(Calculator):
                 "Do not trust MD and phonons; train with model/head=[energy] for them."
             )
         self._asked: set[str] = set()
+        self._predict: Callable[[AtomGraph, Sequence[str]], dict[str, np.ndarray]] = self.predict
+
+    def predict(self, graph: AtomGraph, fields: Sequence[str]) -> dict[str, np.ndarray]:
+        """Evaluate a graph or a batch with the model as this calculator uses it: device, kernels and tables.
+
+        Args:
+            graph: on any device.
+            fields: see :func:`mlip.nn.derivatives.predict`.
+        """
+        if not self._tabulated and graph.num_edges >= MANY_EDGES:
+            self._tabulate()
+        found = predict(self.model, graph.to(self.model.device), fields)
+        return {name: value.cpu().numpy() for name, value in found.items()}
+
+    def companion(self, predict: Callable[[AtomGraph, Sequence[str]], dict[str, np.ndarray]]) -> MLIPCalculator:
+        """Return a calculator of the same model with structures of its own, whose graphs a function evaluates.
+
+        Args:
+            predict: does what :meth:`predict` does, e.g. for many calculators together.
+        """
+        other = copy.copy(self)
+        Calculator.__init__(other)
+        builder = self.model.graph_builder
+        skin = None if self.neighbours is None else self.neighbours.skin
+        other.neighbours = None if skin is None else SkinNeighbourList(builder.cutoff, skin)
+        other._asked = set()
+        other._predict = predict
+        return other
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return one result, computing it if need be (ASE's interface)."""
@@ -186,9 +216,7 @@ class MLIPCalculator(Calculator):
         """Run the model once, and the backward pass if a derivative is wanted."""
         pairs = None if self.neighbours is None else self.neighbours.update(self.atoms)
         inputs = stated_inputs(self.atoms, self.model.inputs, self.given)
-        graph = graph_of(self.atoms, self.model.graph_builder, inputs, pairs).to(self.model.device)
-        if not self._tabulated and graph.num_edges >= MANY_EDGES:
-            self._tabulate()
+        graph = graph_of(self.atoms, self.model.graph_builder, inputs, pairs)
         fields = ["energy", "energies"]
         if wanted & _STRESSES:
             fields.append("stress")
@@ -196,7 +224,7 @@ class MLIPCalculator(Calculator):
             # With the stress the forces come for free, and whoever asks for one mostly needs the other.
             fields.append("forces")
         fields += spreads_to_predict(self.model, {*wanted, *fields})
-        predicted = {name: value.cpu().numpy() for name, value in predict(self.model, graph, fields).items()}
+        predicted = self._predict(graph, fields)
         energy = float(predicted["energy"][0])
         forces = predicted.get("forces")
         if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 
 from mlip.core.errors import ConfigError, SimulationError, StructureError, did_you_mean
 from mlip.core.units import GPA
+from mlip.simulate.cell_filter import CellFilter
 from mlip.simulate.contacts import closest_contact, count_pieces
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.trajectory import FrameWriter
@@ -170,7 +170,7 @@ def relax(
     atoms = atoms.copy()
     atoms.calc = calculator
     atoms.get_forces()  # A structure that the calculator refuses must leave no files.
-    target = atoms if mask is None else FrechetCellFilter(atoms, mask=mask, scalar_pressure=pressure * GPA)
+    target = atoms if mask is None else CellFilter(atoms, mask=mask, scalar_pressure=pressure * GPA)
     pieces, history = count_pieces(atoms), []
     with ExitStack() as stack:
         frames = None if trajectory is None else stack.enter_context(FrameWriter(trajectory))
