@@ -245,7 +245,9 @@ class MLIPCalculator(Calculator):
     def _tabulate(self) -> None:
         """Take radial weights from tables from now on, in what has many edges; float64 is for those who want digits."""
         self._tabulated = True
-        if self.model.kernels != "off" and self.model.dtype == torch.float32 and self.model.device.type == "cpu":
+        # Not every model has convolutions, and a choice of kernels for them.
+        kernels = getattr(self.model, "kernels", "off")
+        if kernels != "off" and self.model.dtype == torch.float32 and self.model.device.type == "cpu":
             tabulate(self.model)
 
 

@@ -1,4 +1,4 @@
-"""``mlip relax``: relax a structure with a model."""
+"""``mlip relax``: relax a structure, or many, with a model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,23 +8,52 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlip.simulate.relax import RelaxationResult
+    from mlip.calculators.ase import MLIPCalculator
+    from mlip.simulate.inputs import InputStructure
+    from mlip.simulate.relax_result import RelaxationResult, RelaxOptions
 
 
 def relax(
-    structure: Annotated[Path, typer.Argument(help="Any file that ASE reads: CIF, POSCAR, xyz, traj, …")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files that ASE reads (CIF, POSCAR, xyz, traj, db, …), pymatgen JSON, folders, stores, 'pattern*.cif'."
+        ),
+    ],
     model: Annotated[
         list[Path],
         typer.Option("--model", "-m", help="Model file, or the name of an imported model; several are a committee."),
     ],
     cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too (periodic directions only).")] = False,
+    fix_volume: Annotated[bool, typer.Option("--fix-volume", help="The shape of the cell only, with --cell.")] = False,
     pressure: Annotated[float, typer.Option(help="Target pressure in GPa, with --cell.")] = 0.0,
+    keep_symmetry: Annotated[
+        bool, typer.Option("--keep-symmetry", help="Refine the symmetry of the input and keep its space group.")
+    ] = False,
+    refine_symmetry: Annotated[
+        bool, typer.Option("--refine-symmetry", help="Refine the symmetry of the input only.")
+    ] = False,
+    symprec: Annotated[float, typer.Option(help="Å by which atoms may be off their symmetric places.")] = 0.01,
     fmax: Annotated[float, typer.Option(help="Stop when the largest force is below, eV/Å.")] = 0.05,
     steps: Annotated[int, typer.Option(help="Give up after this many steps.")] = 500,
-    optimizer: Annotated[str, typer.Option(help="FIRE (robust), LBFGS (fast near a minimum) or BFGS.")] = "FIRE",
-    frame: Annotated[int, typer.Option(help="Frame of a file with several structures; -1 is the last.")] = -1,
-    output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: relax_STRUCTURE]")] = None,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            help="FIRE (robust), LBFGS (fast near a minimum), BFGS, FIRE2, BFGSLineSearch, PreconLBFGS, PreconFIRE."
+        ),
+    ] = "FIRE",
+    frame: Annotated[
+        int | None, typer.Option(help="Only this frame of every file; -1 is the last.  [default: all]")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: relax_INPUT]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Go on with many structures where a run of the same command stopped.")
+    ] = False,
+    cif: Annotated[bool, typer.Option("--cif", help="Of many structures: also write every crystal as CIF.")] = False,
+    batch_atoms: Annotated[
+        int, typer.Option(min=1, help="Of many structures: atoms that are evaluated at once.")
+    ] = 1000,
     charge: Annotated[
         int | None, typer.Option(help="Total charge in e, for a model that reads it; or charge=… in the extxyz file.")
     ] = None,
@@ -36,12 +65,18 @@ def relax(
     ] = None,
     skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
 ) -> None:
-    """Relax the positions of a structure, or its cell too.
+    """Relax the positions of structures, or their cells too.
 
-    Example: mlip relax silicon.cif --model runs/si/model.safetensors --cell --fmax 0.01
+    \b
+    mlip relax silicon.cif --model runs/si/model.safetensors --cell --fmax 0.01
+    mlip relax 'candidates/*.cif' more.extxyz --model sevennet-0 --cell --output relaxed
 
-    Writes trajectory.traj (every step), final.xyz (and final.cif, final.vasp for crystals), summary.json and
-    relaxation.png into the output folder, and prints a table.
+    Of one structure it writes trajectory.traj (every step), final.xyz (and final.cif, final.vasp for crystals),
+    summary.json and relaxation.png into the output folder, and prints a table.
+
+    Many are relaxed side by side: results.csv, relaxed.xyz, summary.json, summary.png, and relaxed.jsonl, to which
+    every structure is added as it ends. What cannot be read or relaxed is reported, and the rest goes on; the exit
+    status is 1 in the end if there was any.
     """
     from mlip.models.names import existing_model
 
@@ -49,30 +84,56 @@ def relax(
     for path in model:
         existing_model(path)
 
-    from mlip.simulate.structures import read_structure, write_final_structure
+    from mlip.cli.relax_many import default_folder, read_all, run_many
+    from mlip.core.errors import ConfigError
+    from mlip.simulate.relax_result import RelaxOptions
 
-    atoms = read_structure(structure, frame)
+    options = RelaxOptions(optimizer, fmax, steps, cell, fix_volume, pressure, keep_symmetry, refine_symmetry, symprec)
+    if restart and overwrite:
+        raise ConfigError("--restart goes on with a run and --overwrite replaces it: give one of them.")
+    structures = read_all(inputs, frame)
+
+    from mlip.calculators.ase import MLIPCalculator
+
+    folder = output or default_folder(inputs)
+    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
+    # Into the files of the results, too; what the file states otherwise is an error of the calculator.
+    for name, value in calculator.given.items():
+        for one in structures:
+            if one.atoms is not None:
+                one.atoms.info.setdefault(name, value)
+    if len(structures) == 1 and not restart:
+        _run_one(structures[0], calculator, options, model, folder, overwrite)
+    else:
+        run_many(structures, calculator, options, model, folder, overwrite, restart, cif, batch_atoms)
+
+
+def _run_one(
+    structure: "InputStructure",
+    calculator: "MLIPCalculator",
+    options: "RelaxOptions",
+    model: list[Path],
+    folder: Path,
+    overwrite: bool,
+) -> None:
+    """Relax one structure and write every step of it."""
+    from dataclasses import asdict
 
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from mlip.calculators.ase import MLIPCalculator
     from mlip.calculators.committee import named
     from mlip.simulate.output import claim_folder, write_summary
     from mlip.simulate.plots import plot_relaxation
     from mlip.simulate.relax import RelaxationStep
     from mlip.simulate.relax import relax as run
+    from mlip.simulate.relax_output import ONE, SUMMARY, remove_results
+    from mlip.simulate.relax_records import RECORDS
+    from mlip.simulate.structures import write_final_structure
 
-    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
-    # Into the files of the results, too; what the file states otherwise is an error of the calculator.
-    for name, value in calculator.given.items():
-        atoms.info.setdefault(name, value)
-    folder = claim_folder(
-        output or Path(f"relax_{structure.stem}"),
-        "trajectory.traj",
-        overwrite,
-        "choose another folder with --output, or replace it with --overwrite.",
-    )
+    advice = "choose another folder with --output, or replace it with --overwrite."
+    for marker in ("trajectory.traj", RECORDS):
+        claim_folder(folder, marker, overwrite, advice)
     console = Console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -83,18 +144,11 @@ def relax(
             progress.update(task, description=text)
 
         result = run(
-            atoms,
-            calculator,
-            optimizer=optimizer,
-            fmax=fmax,
-            max_steps=steps,
-            relax_cell=cell,
-            pressure=pressure,
-            trajectory=folder / "trajectory.traj",
-            callback=report,
+            structure.atoms, calculator, **asdict(options), trajectory=folder / "trajectory.traj", callback=report
         )
+    remove_results(folder, but=(*ONE, SUMMARY))
     write_final_structure(folder, result.atoms)
-    write_summary(folder / "summary.json", {"structure": str(structure), "model": named(model), **result.as_dict()})
+    write_summary(folder / "summary.json", {"structure": structure.name, "model": named(model), **result.as_dict()})
     plot_relaxation(folder / "relaxation.png", result)
     _show(result, folder, console)
 
@@ -121,6 +175,8 @@ def _show(result: "RelaxationResult", folder: Path, console: "Console") -> None:
     if before.volume is not None and after.volume is not None:
         change = f"{after.volume:.3f} ({100 * (result.volume_change or 0):+.2f} %)"
         table.add_row("volume / Å³", f"{before.volume:.3f}", change)
+    if result.space_groups[0] is not None:
+        table.add_row("space group", *("–" if group is None else str(group) for group in result.space_groups))
     table.add_row("converged", "", "[green]yes[/green]" if result.converged else "[red]no[/red]")
     console.print(table)
     for warning in result.warnings:

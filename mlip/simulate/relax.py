@@ -6,117 +6,35 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.optimize import BFGS, FIRE, LBFGS
-from ase.optimize.optimize import Optimizer
 
-from mlip.core.errors import ConfigError, SimulationError, StructureError, did_you_mean
+from mlip.core.errors import SimulationError, StructureError
 from mlip.core.units import GPA
 from mlip.simulate.cell_filter import CellFilter
 from mlip.simulate.contacts import closest_contact, count_pieces
-from mlip.simulate.ensembles import require_positive
+from mlip.simulate.relax_optimizers import OPTIMIZERS, make_optimizer
+from mlip.simulate.relax_result import RelaxationResult, RelaxationStep, RelaxOptions
+from mlip.simulate.relax_symmetry import SYMPREC, SpaceGroup, keep_symmetry, refined, require_crystal, space_group
 from mlip.simulate.trajectory import FrameWriter
 from mlip.simulate.uncertainty import spreads
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"FIRE": FIRE, "LBFGS": LBFGS, "BFGS": BFGS}
-"""Optimizers by name. FIRE is the most robust; LBFGS needs fewer steps near a minimum."""
+__all__ = ["OPTIMIZERS", "RelaxOptions", "RelaxationResult", "RelaxationStep", "cell_mask", "relax", "relax_with"]
 
+OVERLAP = 0.2
+"""Fraction of the sum of covalent radii below which two atoms of an input are a mistake."""
 
-@dataclass(frozen=True)
-class RelaxationStep:
-    """One line of a relaxation's history.
+SWOLLEN = 2.0
+"""Factor of the volume, or its inverse, from which a warning says so."""
 
-    Attributes:
-        step: 0 is the starting structure.
-        energy: eV.
-        fmax: largest force on a free atom, eV/Å.
-        stress_max: largest deviation of a relaxed stress component from the target, eV/Å³; None if the cell
-            is fixed.
-        volume: Å³; None unless periodic along all axes.
-        energy_std: eV, spread of a committee; None for a single model.
-        forces_std: eV/Å, its largest spread of the forces on an atom.
-    """
+LOST = 5.0
+"""Factor of the volume, or its inverse, at which a relaxation has left all sense and is stopped."""
 
-    step: int
-    energy: float
-    fmax: float
-    stress_max: float | None
-    volume: float | None
-    energy_std: float | None = None
-    forces_std: float | None = None
-
-
-@dataclass(frozen=True)
-class RelaxationResult:
-    """How a relaxation went.
-
-    Attributes:
-        atoms: the relaxed structure, with the calculator attached.
-        history: one entry a step, the starting structure included.
-        converged: whether all forces (and the scaled stress) came below the limit.
-        fmax: the limit, eV/Å.
-        optimizer: its name.
-        warnings: sentences about what looks wrong.
-    """
-
-    atoms: Atoms
-    history: tuple[RelaxationStep, ...]
-    converged: bool
-    fmax: float
-    optimizer: str
-    warnings: tuple[str, ...]
-
-    @property
-    def before(self) -> RelaxationStep:
-        """The starting structure."""
-        return self.history[0]
-
-    @property
-    def after(self) -> RelaxationStep:
-        """The relaxed structure."""
-        return self.history[-1]
-
-    @property
-    def steps(self) -> int:
-        """Steps taken."""
-        return self.after.step
-
-    @property
-    def volume_change(self) -> float | None:
-        """Relative change of the volume, or None."""
-        if self.before.volume is None or self.after.volume is None:
-            return None
-        return self.after.volume / self.before.volume - 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers with their units in the names, ready for JSON."""
-        return {
-            "formula": self.atoms.get_chemical_formula(),
-            "num_atoms": len(self.atoms),
-            "optimizer": self.optimizer,
-            "converged": self.converged,
-            "steps": self.steps,
-            "energy_before_eV": self.before.energy,
-            "energy_after_eV": self.after.energy,
-            "fmax_before_eV_per_A": self.before.fmax,
-            "fmax_after_eV_per_A": self.after.fmax,
-            "fmax_limit_eV_per_A": self.fmax,
-            "stress_max_before_eV_per_A3": self.before.stress_max,
-            "stress_max_after_eV_per_A3": self.after.stress_max,
-            "volume_before_A3": self.before.volume,
-            "volume_after_A3": self.after.volume,
-            "volume_change": self.volume_change,
-            "energy_std_before_eV": self.before.energy_std,
-            "energy_std_after_eV": self.after.energy_std,
-            "forces_std_before_eV_per_A": self.before.forces_std,
-            "forces_std_after_eV_per_A": self.after.forces_std,
-            "warnings": list(self.warnings),
-        }
+MOST_ATOMS = 1000
+"""Space groups of larger structures take longer than they are worth."""
 
 
 def relax(
@@ -127,7 +45,11 @@ def relax(
     fmax: float = 0.05,
     max_steps: int = 500,
     relax_cell: bool = False,
+    fix_volume: bool = False,
     pressure: float = 0.0,
+    keep_symmetry: bool = False,
+    refine_symmetry: bool = False,
+    symprec: float = SYMPREC,
     trajectory: str | os.PathLike[str] | None = None,
     callback: Callable[[RelaxationStep], None] | None = None,
 ) -> RelaxationResult:
@@ -139,53 +61,122 @@ def relax(
     Args:
         atoms: the structure.
         calculator: gives energies and forces, and with ``relax_cell`` the stress.
-        optimizer: a name out of `OPTIMIZERS`.
-        fmax: eV/Å; converged when the largest force is below. The force on the cell is the virial per atom.
-        max_steps: give up after this many steps.
-        relax_cell: relax the cell as well.
-        pressure: target, GPa; for cells that are periodic along all axes.
+        optimizer, fmax, max_steps, relax_cell, fix_volume, pressure, keep_symmetry, refine_symmetry, symprec: as
+            `RelaxOptions`.
         trajectory: ASE ``.traj`` file that gets every step.
         callback: called after every step.
 
     Raises:
-        ConfigError: unknown optimizer.
+        ConfigError: unknown optimizer, options that do not fit together, or spglib is missing.
         SimulationError: parameters that make no sense, a cell that cannot be relaxed, or a calculation that
             fails on the way; the frames so far are kept.
-        StructureError: the calculator refuses the starting structure.
+        StructureError: the calculator refuses the starting structure, or atoms overlap in it.
     """
-    require_positive(fmax=fmax, max_steps=max_steps)
-    algorithm = OPTIMIZERS.get(optimizer.upper())
-    if algorithm is None:
-        raise ConfigError(
-            f"There is no optimizer '{optimizer}'.{did_you_mean(optimizer.upper(), OPTIMIZERS)} "
-            f"Known: {', '.join(OPTIMIZERS)}."
-        )
-    if pressure != 0 and not (relax_cell and atoms.pbc.all()):
-        raise SimulationError(
-            f"A pressure ({pressure} GPa) needs a cell that is relaxed and periodic along all axes; this "
-            "structure has "
-            f"pbc {atoms.pbc.tolist()} and its cell is {'relaxed' if relax_cell else 'fixed'}."
-        )
-    mask = cell_mask(atoms) if relax_cell else None
-    atoms = atoms.copy()
+    options = RelaxOptions(
+        optimizer, fmax, max_steps, relax_cell, fix_volume, pressure, keep_symmetry, refine_symmetry, symprec
+    )
+    progress = _Progress()
+    try:
+        return relax_with(atoms, calculator, options, trajectory, callback, progress)
+    except KeyboardInterrupt as stop:
+        if not progress.history:
+            raise
+        raise SimulationError(progress.ended("stopped by the user")) from stop
+
+
+@dataclass
+class _Progress:
+    """How far a relaxation has come."""
+
+    history: list[RelaxationStep] = field(default_factory=list)
+    frames: FrameWriter | None = None
+
+    def ended(self, reason: str) -> str:
+        frames = self.frames
+        kept = "no trajectory was written" if frames is None else f"{frames.num_frames} frames are in '{frames.path}'"
+        return f"The relaxation ended at step {len(self.history) - 1}: {reason}; {kept}."
+
+
+class _Stop(Exception):
+    """The structure has left all sense; the message is a clause."""
+
+
+def relax_with(
+    atoms: Atoms,
+    calculator: Calculator,
+    options: RelaxOptions,
+    trajectory: str | os.PathLike[str] | None = None,
+    callback: Callable[[RelaxationStep], None] | None = None,
+    progress: _Progress | None = None,
+) -> RelaxationResult:
+    """Relax a structure as `relax` does, except that Ctrl-C is not turned into an error."""
+    mask = _checked(atoms, options)
+    constraints, atoms = atoms.copy().constraints, atoms.copy()
+    group = _group(atoms, options)
+    if options.keep_symmetry:
+        keep_symmetry(atoms, options.symprec)
+    elif options.refine_symmetry:
+        atoms = refined(atoms, options.symprec)
     atoms.calc = calculator
     atoms.get_forces()  # A structure that the calculator refuses must leave no files.
-    target = atoms if mask is None else CellFilter(atoms, mask=mask, scalar_pressure=pressure * GPA)
-    pieces, history = count_pieces(atoms), []
+    target = atoms
+    if mask is not None:
+        pressure = options.pressure * GPA
+        target = CellFilter(atoms, mask=mask, scalar_pressure=pressure, constant_volume=options.fix_volume)
+    pieces, progress = count_pieces(atoms), progress or _Progress()
     with ExitStack() as stack:
-        frames = None if trajectory is None else stack.enter_context(FrameWriter(trajectory))
+        if trajectory is not None:
+            progress.frames = stack.enter_context(FrameWriter(trajectory))
 
         def record() -> None:
-            entry = _measure(atoms, len(history), mask, pressure * GPA)
-            history.append(entry)
-            if frames is not None:
-                frames.write(atoms, step=entry.step)
+            entry = _measure(atoms, len(progress.history), mask, options)
+            progress.history.append(entry)
+            if progress.frames is not None:
+                progress.frames.write(_plain(atoms, constraints), step=entry.step)
             if callback is not None:
                 callback(entry)
+            _guard(progress.history)
 
-        converged = _optimise(algorithm(target, logfile=None), record, fmax, max_steps, frames)
-    warnings = _warnings(atoms, pieces, converged, max_steps, history[-1])
-    return RelaxationResult(atoms, tuple(history), converged, fmax, optimizer.upper(), warnings)
+        converged, reason = _optimise(options, target, record, progress)
+    atoms.set_constraint(constraints)
+    groups = group, _group(atoms, options)
+    warnings = _warnings(atoms, pieces, options, progress.history, groups, reason if not converged else None)
+    return RelaxationResult(
+        atoms, tuple(progress.history), converged, options.fmax, options.optimizer, warnings, groups
+    )
+
+
+def _checked(atoms: Atoms, options: RelaxOptions) -> np.ndarray | None:
+    """Refuse what cannot be relaxed as the options say; return the mask of the cell, None if it is fixed."""
+    if options.pressure != 0 and not (options.relax_cell and atoms.pbc.all()):
+        raise SimulationError(
+            f"A pressure ({options.pressure} GPa) needs a cell that is relaxed and periodic along all axes; this "
+            f"structure has pbc {atoms.pbc.tolist()} and its cell is {'relaxed' if options.relax_cell else 'fixed'}."
+        )
+    if options.fix_volume and not atoms.pbc.all():
+        raise SimulationError(
+            f"A fixed volume needs a cell that is periodic along all axes, this structure has pbc {atoms.pbc.tolist()}."
+        )
+    if options.keep_symmetry or options.refine_symmetry:
+        require_crystal(atoms, "Keeping the symmetry" if options.keep_symmetry else "Refining the symmetry")
+    mask = cell_mask(atoms) if options.relax_cell else None
+    if len(atoms):
+        contact = closest_contact(atoms, OVERLAP)
+        if contact is not None:
+            raise StructureError(f"In the starting structure {contact.describe(atoms)}: they overlap.")
+    return mask
+
+
+def _group(atoms: Atoms, options: RelaxOptions) -> SpaceGroup | None:
+    return space_group(atoms, options.symprec) if len(atoms) <= MOST_ATOMS else None
+
+
+def _plain(atoms: Atoms, constraints: list) -> Atoms:
+    """Return the structure with the constraints of its file, which the formats of files know."""
+    plain = atoms.copy()
+    plain.set_constraint(constraints)
+    plain.calc = atoms.calc
+    return plain
 
 
 def cell_mask(atoms: Atoms) -> np.ndarray:
@@ -207,6 +198,11 @@ def cell_mask(atoms: Atoms) -> np.ndarray:
             "cell."
         )
     if abs(np.linalg.det(atoms.cell.array)) < 1e-3:
+        if atoms.pbc.all():
+            raise SimulationError(
+                f"The cell has no volume: its lattice vectors {atoms.cell.array.round(3).tolist()} are zero or lie in "
+                "a plane. Correct the input, or set pbc = False for a molecule."
+            )
         raise SimulationError(
             "The cell has no volume. Give the non-periodic axes lattice vectors too, for example "
             "atoms.center(vacuum=10, axis=2) for a slab."
@@ -214,27 +210,43 @@ def cell_mask(atoms: Atoms) -> np.ndarray:
     return np.array([inside[a] * inside[b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
 
 
+def _guard(history: list[RelaxationStep]) -> None:
+    """Stop what collapses or flies apart before it fills the memory."""
+    first, last = history[0].volume, history[-1].volume
+    if first and last and not 1 / LOST < last / first < LOST:
+        raise _Stop(f"the volume went from {first:.4g} to {last:.4g} Å³")
+
+
 def _optimise(
-    optimizer: Optimizer, record: Callable[[], None], fmax: float, max_steps: int, frames: FrameWriter | None
-) -> bool:
-    """Run the optimizer; turn failures on the way into one sentence."""
+    options: RelaxOptions, target: Atoms | CellFilter, record: Callable[[], None], progress: _Progress
+) -> tuple[bool, str]:
+    """Run the optimizer; return whether it converged, and if not why. Failures on the way become one sentence."""
+    optimizer = make_optimizer(options.optimizer, target)
     optimizer.attach(record)
     try:
-        return bool(optimizer.run(fmax=fmax, steps=max_steps))
+        converged = bool(optimizer.run(fmax=options.fmax, steps=options.max_steps))
+        return converged, f"within {options.max_steps} steps"
+    except _Stop as stop:
+        return False, f"but stopped, because {stop}"
     except (StructureError, np.linalg.LinAlgError) as error:
         reason = str(error).rstrip(".")
-    except KeyboardInterrupt:
-        reason = "stopped by the user"
-    kept = "no trajectory was written" if frames is None else f"{frames.num_frames} frames are in '{frames.path}'"
-    raise SimulationError(f"The relaxation ended at step {optimizer.nsteps}: {reason}; {kept}.")
+    except RuntimeError as error:
+        # ASE's line searches say no more than that they failed, and the structure so far is good.
+        if "search" in str(error).lower() and len(progress.history) > 1:
+            return False, f"but stopped at step {len(progress.history) - 1}, because the line search found no descent"
+        raise
+    raise SimulationError(progress.ended(reason))
 
 
-def _measure(atoms: Atoms, step: int, mask: np.ndarray | None, pressure: float) -> RelaxationStep:
+def _measure(atoms: Atoms, step: int, mask: np.ndarray | None, options: RelaxOptions) -> RelaxationStep:
     energy = float(atoms.get_potential_energy())
     fmax = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
     stress_max = None
     if mask is not None:
-        stress_max = float(np.abs((atoms.get_stress() + pressure * np.array([1, 1, 1, 0, 0, 0])) * mask).max())
+        stress = (atoms.get_stress() + options.pressure * GPA * np.array([1, 1, 1, 0, 0, 0])) * mask
+        if options.fix_volume:
+            stress[:3] -= stress[:3].mean()
+        stress_max = float(np.abs(stress).max())
     if not np.isfinite([energy, fmax]).all():
         raise StructureError(f"the calculator returned an energy of {energy} eV and a largest force of {fmax} eV/Å")
     volume = float(atoms.get_volume()) if atoms.pbc.all() else None
@@ -242,13 +254,28 @@ def _measure(atoms: Atoms, step: int, mask: np.ndarray | None, pressure: float) 
     return RelaxationStep(step, energy, fmax, stress_max, volume, energy_std, forces_std)
 
 
-def _warnings(atoms: Atoms, pieces: int, converged: bool, max_steps: int, last: RelaxationStep) -> tuple[str, ...]:
-    found = []
-    if not converged:
+def _warnings(
+    atoms: Atoms,
+    pieces: int,
+    options: RelaxOptions,
+    history: list[RelaxationStep],
+    groups: tuple[SpaceGroup | None, SpaceGroup | None],
+    reason: str | None,
+) -> tuple[str, ...]:
+    found, last = [], history[-1]
+    if reason is not None:
         stress = "" if last.stress_max is None else f", largest stress {last.stress_max / GPA:.3g} GPa"
+        advice = "continue from the final structure or allow more steps"
+        if "line search" in reason:
+            advice = "continue with the optimizer FIRE, or with float64"
+        elif "volume" in reason:
+            advice = "the model is outside of what it was trained on"
+        found.append(f"Not converged {reason} (largest force {last.fmax:.3g} eV/Å{stress}): {advice}.")
+    first = history[0].volume
+    if first and last.volume and not 1 / SWOLLEN <= last.volume / first <= SWOLLEN:
         found.append(
-            f"Not converged within {max_steps} steps (largest force {last.fmax:.3g} eV/Å{stress}): "
-            "continue from the final structure or allow more steps."
+            f"The volume {'exploded' if last.volume > first else 'collapsed'}: it was {first:.4g} Å³ and is "
+            f"{last.volume:.4g} Å³ now."
         )
     contact = closest_contact(atoms)
     if contact is not None:
@@ -258,4 +285,7 @@ def _warnings(atoms: Atoms, pieces: int, converged: bool, max_steps: int, last: 
     after = count_pieces(atoms)
     if after > pieces:
         found.append(f"The structure fell apart: it had {pieces} connected piece(s) at the start and has {after} now.")
+    kept = [0 if group is None else group.operations for group in groups]
+    if options.keep_symmetry and kept[1] < kept[0]:
+        found.append(f"The space group was {groups[0]} and is {groups[1]}, though it was to be kept.")
     return tuple(found)

@@ -36,10 +36,10 @@ def read_structure(path: str | os.PathLike[str], frame: int = -1) -> Atoms:
         Atoms with constraints and velocities as in the file, and no calculator.
 
     Raises:
-        StructureError: no such file, a format that ASE does not know, damaged content, no such frame, or no
-            atoms.
+        StructureError: no such file, a format that ASE does not know, damaged content, no such frame, no
+            atoms, or sites that are partly occupied.
     """
-    return _read(Path(path), frame, f"frame {frame}")[0]
+    return _sound(Path(path), _read(Path(path), frame, f"frame {frame}"))[0]
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
@@ -48,7 +48,23 @@ def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
     Raises:
         StructureError: as `read_structure`.
     """
+    return _sound(Path(path), read_frames(path))
+
+
+def read_frames(path: str | os.PathLike[str]) -> list[Atoms]:
+    """Read what is in any file that ASE reads, frames without atoms among it, see `structure_problem`.
+
+    Raises:
+        StructureError: no such file, a format that ASE does not know, damaged content, or nothing in it.
+    """
     return _read(Path(path), slice(None), "structures")
+
+
+def _sound(path: Path, found: list[Atoms]) -> list[Atoms]:
+    problem = next(filter(None, map(structure_problem, found)), None if found else "has no atoms")
+    if problem is not None:
+        raise StructureError(f"The structure in '{path}' {problem}.")
+    return found
 
 
 def _read(path: Path, index: int | slice, what: str) -> list[Atoms]:
@@ -70,11 +86,22 @@ def _read(path: Path, index: int | slice, what: str) -> list[Atoms]:
             "POSCAR, extended XYZ or .traj, with its usual name."
         ) from error
     found = read if isinstance(read, list) else [read]
-    if not found or any(len(atoms) == 0 for atoms in found):
-        raise StructureError(f"The structure in '{path}' has no atoms.")
     for atoms in found:
         atoms.calc = None
     return found
+
+
+def structure_problem(atoms: Atoms) -> str | None:
+    """Return why what was read from a file is no structure to compute, as a clause; None if it is one."""
+    if len(atoms) == 0:
+        return "has no atoms"
+    occupancy = atoms.info.get("occupancy")
+    if isinstance(occupancy, dict):
+        # ASE keeps the species that is most frequent on a site, and notes the others here.
+        sites = [site for site in occupancy.values() if isinstance(site, dict)]
+        if any(len(site) > 1 or any(share < 1 for share in site.values()) for site in sites):
+            return "has partly occupied sites: order it first, for example with pymatgen"
+    return None
 
 
 def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: str = "final") -> list[Path]:

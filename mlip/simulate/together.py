@@ -105,9 +105,10 @@ def run_together(
             yield from _admit(waiting, active, calculator, max_atoms, max_edges)
             if not active:
                 return
-            results = _evaluate([member.request for member in active], calculator)
-            for member, predicted in zip(active, results):
-                member.advance(predicted)
+            for group in _groups(active, max_atoms, max_edges):
+                results = _evaluate([member.request for member in group], calculator)
+                for member, predicted in zip(group, results):
+                    member.advance(predicted)
             yield from (member.outcome for member in active if member.outcome is not None)
             active[:] = [member for member in active if member.outcome is None]
     finally:
@@ -138,6 +139,20 @@ def _admit(
             yield member.outcome
         else:
             active.append(member)
+
+
+def _groups(active: Sequence[_Member[Result]], max_atoms: int, max_edges: int) -> list[list[_Member[Result]]]:
+    """Divide members into batches within the limits: one may need more room than was left, and cells shrink."""
+    groups: list[list[_Member[Result]]] = []
+    atoms = edges = 0
+    for member in active:
+        graph = member.request[0]
+        atoms, edges = atoms + graph.num_nodes, edges + graph.num_edges
+        if not groups or atoms > max_atoms or edges > max_edges:
+            groups.append([])
+            atoms, edges = graph.num_nodes, graph.num_edges
+        groups[-1].append(member)
+    return groups
 
 
 def _evaluate(
