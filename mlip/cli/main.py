@@ -13,13 +13,18 @@ from mlip.cli.bench import bench
 from mlip.cli.committee import committee
 from mlip.cli.compare import compare
 from mlip.cli.data.app import data
+from mlip.cli.defects import defects
 from mlip.cli.doctor import doctor
+from mlip.cli.elastic import elastic
+from mlip.cli.eos import eos
 from mlip.cli.evaluate import evaluate
 from mlip.cli.hamiltonian import hamiltonian
 from mlip.cli.import_model import import_model
 from mlip.cli.info import info
 from mlip.cli.kernels import kernels
 from mlip.cli.md import md
+from mlip.cli.neb import neb
+from mlip.cli.phonons import phonons
 from mlip.cli.profile import profile
 from mlip.cli.relax import relax
 from mlip.cli.splinify import splinify
@@ -101,7 +106,10 @@ def root(
 
 for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, splinify, committee, profile):
     app.command()(command)
+for command in (eos, elastic, phonons, neb):
+    app.command()(command)
 app.command("import")(import_model)
+app.add_typer(defects, name="defects")
 app.add_typer(tensor_products, name="tensor-products")
 app.add_typer(bench, name="bench")
 app.add_typer(kernels, name="kernels")

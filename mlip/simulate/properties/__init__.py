@@ -1,0 +1,1 @@
+"""Properties of a material from energies, forces and stresses of any ASE calculator."""

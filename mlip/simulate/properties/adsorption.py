@@ -1,0 +1,110 @@
+"""Adsorption of a molecule on a slab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from mlip.core.errors import SimulationError
+from mlip.simulate.contacts import closest_contact
+from mlip.simulate.ensembles import require_positive
+from mlip.simulate.properties.batches import count_unconverged, relax_all
+from mlip.simulate.properties.slabs import MIN_VACUUM, gap
+
+
+@dataclass(frozen=True)
+class AdsorptionResult:
+    """Adsorption of a molecule on a slab.
+
+    Attributes:
+        energies: eV, ``E(both) − E(slab) − E(molecule)`` of each start; negative binds.
+        structures: relaxed, with their results, in the same order.
+        energy_slab, energy_molecule: eV, relaxed by themselves.
+        warnings: sentences about what looks wrong.
+    """
+
+    energies: tuple[float, ...]
+    structures: tuple[Atoms, ...]
+    energy_slab: float
+    energy_molecule: float
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers with their units in the names, ready for JSON."""
+        return {
+            "adsorption_energies_eV": list(self.energies),
+            "energy_slab_eV": self.energy_slab,
+            "energy_molecule_eV": self.energy_molecule,
+            "warnings": list(self.warnings),
+        }
+
+
+def adsorption_energies(
+    slab: Atoms,
+    molecule: Atoms,
+    calculator: Calculator,
+    positions: Sequence[Sequence[float]],
+    *,
+    height: float = 2.0,
+    fmax: float = 0.03,
+    max_steps: int = 500,
+) -> AdsorptionResult:
+    """Put a molecule over points of a slab, relax all, and compare with slab and molecule alone.
+
+    Args:
+        slab: periodic in a and b, with vacuum along c; its constraints are kept.
+        molecule: oriented as it is to stand; its lowest atom comes to stand over the point.
+        calculator: of energies and forces.
+        positions: fractional coordinates (along a and b) of the points.
+        height: Å of the lowest atom of the molecule over the highest one of the slab.
+        fmax: eV/Å, limit of the relaxations.
+        max_steps: of each relaxation.
+
+    Raises:
+        SimulationError: a slab without vacuum, no positions, or parameters that make no sense.
+        StructureError: the calculator refuses a structure, or atoms lie on each other.
+    """
+    require_positive(height=height, fmax=fmax, max_steps=max_steps)
+    if len(positions) == 0 or any(len(place) != 2 or not np.isfinite(place).all() for place in positions):
+        raise SimulationError("Adsorption takes at least one position of two fractional coordinates, such as 0.5 0.5.")
+    if not slab.pbc[:2].all():
+        raise SimulationError("A slab is periodic along its first two axes, with the vacuum along the third.")
+    normal = np.cross(*slab.cell.array[:2])
+    normal = normal / np.linalg.norm(normal)
+    tall = float(np.ptp(molecule.positions @ normal)) + height
+    if slab.pbc[2] and gap(slab) < tall + MIN_VACUUM:
+        raise SimulationError(
+            f"The slab has {gap(slab):.1f} Å of vacuum along its third axis; this molecule needs "
+            f"{tall + MIN_VACUUM:.1f} Å: center it with more vacuum."
+        )
+    alone = molecule.copy()
+    alone.set_cell(np.zeros((3, 3)))
+    alone.pbc = False
+    starts = [_placed(slab, molecule, place, normal, height) for place in positions]
+    bare, free, *relaxed = relax_all([slab, alone, *starts], calculator, fmax, max_steps)
+    warnings = list(count_unconverged([bare, free, *relaxed], "structures"))
+    warnings += sorted({text for result in relaxed for text in result.warnings if "fell apart" in text})
+    apart = bare.after.energy + free.after.energy
+    return AdsorptionResult(
+        tuple(result.after.energy - apart for result in relaxed), tuple(result.atoms for result in relaxed),
+        bare.after.energy, free.after.energy, tuple(warnings),
+    )  # fmt: skip
+
+
+def _placed(slab: Atoms, molecule: Atoms, place: Sequence[float], normal: np.ndarray, height: float) -> Atoms:
+    heights = slab.positions @ normal
+    lowest = molecule.positions[int(np.argmin(molecule.positions @ normal))]
+    point = np.array(place) @ slab.cell.array[:2]
+    point = point - (point @ normal) * normal + (heights.max() + height) * normal
+    guest = molecule.copy()
+    guest.positions += point - lowest
+    both = slab + Atoms(guest.numbers, guest.positions, tags=[0] * len(guest))
+    contact = closest_contact(both)
+    if contact is not None:
+        raise SimulationError(f"Over {list(place)} {contact.describe(both)}: give a larger height.")
+    return both
