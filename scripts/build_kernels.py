@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
             paths = {
                 path for built in pool.map(lambda source: prebuild(source, chosen.output), sources) for path in built
             }
-    except NoCompiler as error:
+    except (NoCompiler, OSError) as error:
         sys.exit(f"The kernels cannot be built: {error}.")
     for old in set(chosen.output.glob("*.so")) - paths:
         old.unlink()

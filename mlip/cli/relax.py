@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlip.cli.kernels import CHOICE_HELP, KernelChoice
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,6 +37,7 @@ def relax(
         typer.Option(help="float32 or float64; use float64 for fmax below 1e-3.  [default: the model's]"),
     ] = None,
     skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
+    kernels: Annotated[KernelChoice | None, typer.Option(help=CHOICE_HELP)] = None,
 ) -> None:
     """Relax the positions of a structure, or its cell too.
 
@@ -63,7 +66,9 @@ def relax(
     from mlip.simulate.relax import RelaxationStep
     from mlip.simulate.relax import relax as run
 
-    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
+    calculator = MLIPCalculator(
+        model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin, kernels=kernels and kernels.value
+    )
     # Into the files of the results, too; what the file states otherwise is an error of the calculator.
     for name, value in calculator.given.items():
         atoms.info.setdefault(name, value)
