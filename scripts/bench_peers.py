@@ -41,6 +41,9 @@ MODELS: dict[str, tuple[str, dict[str, list[str]]]] = {
 }
 """Of each model to be trained the peer that has it, and mlip's cases with their settings."""
 
+KEPT = {"keep_memory": True}
+"""Of mlip's cases of MD and training, as the command does; MLIP_KEEP_MEMORY=0 forbids it."""
+
 WORKLOADS = {"bpa5": ("5 × 3BPA", partial(molecules, 5)), "si64x2": ("2 × Si64", partial(crystals, 64, 2))}
 
 
@@ -217,7 +220,7 @@ def md_cases(options: argparse.Namespace, workload: Workload, *modes: str, peer:
     task = {"kind": "md", "structure": workload.path, "checkpoint": options.checkpoint}
     models = {"model": options.model, "splines": options.splines}
     own = [
-        Case(name, "mlip", options.pythons["mlip"], {**task, "model": models[model], "kernels": kernels})
+        Case(name, "mlip", options.pythons["mlip"], {**task, "model": models[model], "kernels": kernels, **KEPT})
         for name, model, kernels in (MODES[mode] for mode in modes)
     ]
     return own if peer not in options.pythons else [Case(peer, peer, options.pythons[peer], task), *own]
@@ -261,7 +264,7 @@ def run_train(options: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
             task = {"kind": "train", "structures": workload.path, "elements": workload.elements, "cutoff": CUTOFF}
             task["num_neighbors"] = workload.num_neighbors
             own = options.pythons["mlip"]
-            cases = [Case(case, "mlip", own, {**task, "settings": chosen}) for case, chosen in settings.items()]
+            cases = [Case(case, "mlip", own, {**task, "settings": chosen, **KEPT}) for case, chosen in settings.items()]
             if peer in options.pythons:
                 cases.insert(0, Case(peer, peer, options.pythons[peer], task))
             found = measure(cases, turns(options), partial(same_edges, workload))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlip.cli.kernels import describe_compiler
+
 if TYPE_CHECKING:
     from mlip.models.base import AtomisticModel
     from mlip.testing.measurement import Measurement
@@ -43,6 +45,7 @@ def doctor(
     rows, grids = _examine(examined, own, seed)
     failed = [row for row in rows if not row.passed]
     _show(str(model), rows, grids)
+    typer.echo(f"Kernels: {describe_compiler()}")
     if json_path is not None:
         _write_json(json_path, model, rows, grids)
     if failed:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlip.cli.kernels import CHOICE_HELP, KernelChoice
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -57,6 +59,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.  [default: the model's]")] = None,
     max_edges: Annotated[int, typer.Option(min=1, help="Edges evaluated at once; lower it to save memory.")] = 20_000,
+    kernels: Annotated[KernelChoice | None, typer.Option(help=CHOICE_HELP)] = None,
     energies: Annotated[
         bool,
         typer.Option(
@@ -95,6 +98,8 @@ def evaluate(
     console = Console()
     folder = _claim(output or default_folder(data, subset), overwrite)
     potential = load_model(model, device=device, dtype=dtype)
+    if kernels is not None:
+        potential.use_kernels(kernels.value)
     check_energies(potential, energies)
     with ProgressBar("reading the data", console) as progress:
         samples = _select(data, subset, exclude, progress)
@@ -109,6 +114,7 @@ def evaluate(
         "excluded": str(exclude) if exclude else None,
         "dtype": str(potential.dtype).removeprefix("torch."),
         "device": str(potential.device),
+        "kernels": potential.kernels,
     }
     title = f"{model.name} on {_source(data)}" + ("" if subset is Subset.all else f" ({subset.value})")
     results, calibration = _predict(potential, once, statistics, max_edges, console), Calibration()

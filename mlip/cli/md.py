@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlip.cli.kernels import CHOICE_HELP, KernelChoice
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -67,6 +69,7 @@ def md(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.  [default: the model's]")] = None,
     skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
+    kernels: Annotated[KernelChoice | None, typer.Option(help=CHOICE_HELP)] = None,
 ) -> None:
     """Run molecular dynamics: NVE, NVT or NPT.
 
@@ -106,7 +109,9 @@ def md(
     from mlip.simulate.plots import plot_md
     from mlip.simulate.thermo import read_thermo
 
-    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
+    calculator = MLIPCalculator(
+        model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin, kernels=kernels and kernels.value
+    )
     # Into the files of the results, too; what the file states otherwise is an error of the calculator.
     for name, value in calculator.given.items():
         atoms.info.setdefault(name, value)

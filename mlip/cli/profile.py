@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlip.cli.kernels import KernelChoice
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,14 +27,6 @@ class Task(StrEnum):
 
     md = "md"
     train = "train"
-
-
-class KernelChoice(StrEnum):
-    """Whether convolutions run as generated kernels."""
-
-    auto = "auto"
-    on = "on"
-    off = "off"
 
 
 def profile(

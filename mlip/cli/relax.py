@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlip.cli.kernels import CHOICE_HELP, KernelChoice
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -64,6 +66,7 @@ def relax(
         typer.Option(help="float32 or float64; use float64 for fmax below 1e-3.  [default: the model's]"),
     ] = None,
     skin: Annotated[float, typer.Option(help="Width in Å by which the neighbour list is reused; 0: never.")] = 0.5,
+    kernels: Annotated[KernelChoice | None, typer.Option(help=CHOICE_HELP)] = None,
 ) -> None:
     """Relax the positions of structures, or their cells too.
 
@@ -96,7 +99,9 @@ def relax(
     from mlip.calculators.ase import MLIPCalculator
 
     folder = output or default_folder(inputs)
-    calculator = MLIPCalculator(model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin)
+    calculator = MLIPCalculator(
+        model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin, kernels=kernels and kernels.value
+    )
     # Into the files of the results, too; what the file states otherwise is an error of the calculator.
     for name, value in calculator.given.items():
         for one in structures:

@@ -49,6 +49,7 @@ class AtomisticModel(ConstantsModule, ABC):
         needs: labels that ``forward`` reads, such as ``initial_hamiltonian``.
         silent_fields: fields that are exactly zero whatever the structure (a handedness that nothing reaches).
         symmetry: the group under which predictions transform as the field table says.
+        kernels: whether generated kernels are used, see :meth:`use_kernels`.
         continuous: False where predictions jump with the positions by design: a gate that leaves out the weaker pairs.
         exactly_equivariant: False where a documented approximation (an aliasing grid) breaks it slightly.
         config: the plain configuration it was built from; what a model file stores.
@@ -61,6 +62,7 @@ class AtomisticModel(ConstantsModule, ABC):
     silent_fields: tuple[str, ...] = ()
     symmetry: Symmetry = "O3"
     continuous: bool = True
+    kernels: Kernels = "auto"
 
     def __init__(self, elements: Sequence[str], cutoff: float, graph: GraphBuilder | None = None) -> None:
         super().__init__()

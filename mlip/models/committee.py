@@ -18,6 +18,7 @@ from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.inputs import Inputs
 from mlip.models.base import AtomisticModel, graph_index
+from mlip.models.build import KERNELS
 from mlip.nn.edge_vectors import edge_vectors, safe_norm
 
 
@@ -100,7 +101,10 @@ def committee_of(models: Sequence[AtomisticModel]) -> Committee:
     committee = Committee([deepcopy(member) for member in members]).to(device=models[0].device, dtype=dtype)
     configs = [config for model in models for config in _configs(model)]
     if all(configs):
+        words = {member.kernels for member in members}
+        committee.use_kernels(words.pop() if len(words) == 1 else "auto")
         committee.config = {"_target_": f"{Committee.__module__}.{Committee.__qualname__}", "members": configs}
+        committee.config[KERNELS] = committee.kernels
     cards = [model.metadata for model in models]
     shared = _shared(cards)
     own = {str(number): _without(card, shared) for number, card in enumerate(cards, 1)}
@@ -144,9 +148,12 @@ def _without(card: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, An
 
 
 def _configs(model: AtomisticModel) -> list[dict[str, Any]]:
-    """Return the configurations of a model's members, or its own; empty where it has none."""
+    """Return the configurations of a model's members, or its own; empty where it has none.
+
+    Without the choice of kernels, which is that of a whole model.
+    """
     if not isinstance(model, Committee):
-        return [deepcopy(model.config)]
+        return [deepcopy({name: value for name, value in model.config.items() if name != KERNELS})]
     return deepcopy(model.config.get("members", [{} for _ in model.members]))
 
 

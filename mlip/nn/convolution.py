@@ -108,5 +108,5 @@ class Convolution(nn.Module):
             messages = self.tensor_product.convolve(
                 sent, edges.harmonics, weight, edges.senders, edges.receivers, features.shape[0], edges.starts
             )
-        summed = self.linear(messages * self.scale)
+        summed = self.linear(messages, self.scale)
         return summed if self.self_connection is None else summed + self.self_connection(features, species)

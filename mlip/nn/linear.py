@@ -32,8 +32,13 @@ class EquivariantLinear(nn.Module):
         scalars = sum(mul for mul, ir in self.irreps_out if ir.is_scalar())
         self.register_parameter("bias", nn.Parameter(torch.zeros(scalars)) if bias and scalars else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(nodes, irreps_in.dim)`` to ``(nodes, irreps_out.dim)``."""
+    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Map ``(nodes, irreps_in.dim)`` to ``(nodes, irreps_out.dim)``.
+
+        Args:
+            x: features.
+            factor: what they are multiplied by; done to the weights, which are smaller.
+        """
         blocks = split_blocks(x, self.irreps_in)
         outputs, weights = [], iter(self.weights)
         for (mul, ir), source in zip(self.irreps_out, self.sources):
@@ -43,7 +48,7 @@ class EquivariantLinear(nn.Module):
                 weight = next(weights)
                 block = torch.cat([blocks[k] for k in source], dim=2) if len(source) > 1 else blocks[source[0]]
                 # One product of two matrices: of strided blocks torch would make one for each row.
-                output = block.reshape(-1, block.shape[2]) @ (weight * weight.shape[0] ** -0.5)
+                output = block.reshape(-1, block.shape[2]) @ (weight * (factor * weight.shape[0] ** -0.5))
                 output = output.view(x.shape[0], ir.dim, mul)
             outputs.append(output + self.bias if self.bias is not None and ir.is_scalar() else output)
         return join_blocks(outputs)

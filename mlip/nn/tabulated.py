@@ -13,8 +13,11 @@ from mlip.ops.kernels.convolution_table import convolution_table
 from mlip.ops.kernels.table import Table, tabulate_functions
 from mlip.ops.segment import first_edges
 
-TOLERANCE = 1e-4
-"""Largest error of a weight or of its slope, as a fraction of the largest of the layer."""
+TOLERANCE = 1e-5
+"""Largest error of a weight, as a fraction of the largest of the layer."""
+
+SLOPE_TOLERANCE = 1e-4
+"""Largest error of the derivative of a weight by the distance, as a fraction of the largest of the layer."""
 
 CLOSEST = 1e-3
 """Å; below it no weight is asked of the network."""
@@ -40,17 +43,17 @@ class TabulatedMessages:
         )
 
 
-def tabulate(model: nn.Module, tolerance: float = TOLERANCE) -> float | None:
+def tabulate(model: nn.Module, tolerance: float = TOLERANCE, slope_tolerance: float = SLOPE_TOLERANCE) -> float | None:
     """Let the convolutions of a model take their radial weights from tables until it is trained again.
 
-    Convolutions that have no kernel here, or whose weights cannot be tabulated to the tolerance, stay as they are.
+    Convolutions that have no kernel here, or whose weights cannot be tabulated to the tolerances, stay as they are.
 
     Args:
         model: with convolutions, or made of models with convolutions.
-        tolerance: see `TOLERANCE`.
+        tolerance, slope_tolerance: see `TOLERANCE` and `SLOPE_TOLERANCE`.
 
     Returns:
-        The largest error of the tables; None if there is none.
+        The largest error of a weight; None if there is no table.
     """
     errors = []
     for owner in model.modules():
@@ -58,19 +61,21 @@ def tabulate(model: nn.Module, tolerance: float = TOLERANCE) -> float | None:
         if len(edges) != 1:
             continue
         for convolution in (part for part in owner.modules() if isinstance(part, Convolution)):
-            messages = _tabulated(convolution, edges[0], tolerance)
+            messages = _tabulated(convolution, edges[0], tolerance, slope_tolerance)
             convolution.replace_messages(messages)
             if messages is not None:
                 errors.append(messages.error)
     return max(errors, default=None)
 
 
-def _tabulated(convolution: Convolution, edges: EdgeFeatures, tolerance: float) -> TabulatedMessages | None:
+def _tabulated(
+    convolution: Convolution, edges: EdgeFeatures, tolerance: float, slope_tolerance: float
+) -> TabulatedMessages | None:
     parameter = next(convolution.parameters())
     key = convolution.tensor_product.kernel_key(parameter)
     if key is None:
         return None
     weights, basis = (copy.deepcopy(part).double() for part in (convolution.radial_weights, edges.basis))
     with torch.no_grad():
-        table = tabulate_functions(lambda r: weights(basis(r)), CLOSEST, edges.cutoff, tolerance)
-    return TabulatedMessages(key, table, parameter.dtype) if table.error <= tolerance else None
+        table = tabulate_functions(lambda r: weights(basis(r)), CLOSEST, edges.cutoff, tolerance, slope_tolerance)
+    return TabulatedMessages(key, table, parameter.dtype) if table.within(tolerance, slope_tolerance) else None

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from mlip import MLIPCalculator
+from mlip import MLIPCalculator, keep_freed_memory
 from mlip.cli.compose import compose
 from mlip.data.build_graph import graph_of
 from mlip.models.build import build_model
@@ -23,7 +23,9 @@ from peers.tasks import convolution, convolving, dynamics, labelled, training
 
 
 def prepare(task: dict[str, Any]) -> Prepared:
-    """Build the steps of a task."""
+    """Build the steps of a task; memory as the ``mlip`` command treats it, with ``keep_memory``."""
+    if task.get("keep_memory"):
+        keep_freed_memory()
     facts = {"version": version("mlip-kit")}
     if task["kind"] == "md":
         return dynamics(MLIPCalculator(task["model"], kernels=task["kernels"]), task, facts)

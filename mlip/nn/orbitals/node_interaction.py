@@ -87,5 +87,5 @@ class NodeInteraction(nn.Module):
         sent = x if self.gate is None else self.inner(self.gate(x))
         weight = self.weights(basis, scalars)
         messages = self.tensor_product.convolve(sent, harmonics, weight, senders, receivers, len(features))
-        found = self.linear(messages * self.scale)
+        found = self.linear(messages, self.scale)
         return features + found if self.residual else found

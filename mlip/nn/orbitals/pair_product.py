@@ -79,4 +79,6 @@ class PairProduct(nn.Module):
         wanted = paths, like.dtype, like.device
         if self._small is None or self._small[0] != wanted:
             self._small = wanted, self.full.keep(paths).to(like)
+        # It is no submodule, to which the choices for a model would come by themselves.
+        self._small[1].kernels, self._small[1].training = self.full.kernels, self.training
         return self._small[1]

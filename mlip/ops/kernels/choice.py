@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mlip.core.errors import ConfigError, did_you_mean
 from mlip.ops.kernels.compiler import NoCompiler
+from mlip.ops.kernels.operators import in_forward_mode
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,42 @@ def choose_kernels(model: nn.Module, kernels: Any) -> Kernels:
         if getattr(module, "has_kernels", False):
             module.kernels = chosen
     return chosen
+
+
+def kernel_sources(model: nn.Module, dtype: torch.dtype) -> list[str]:
+    """Return the C++ of all kernels that a model may ask for on a CPU, in inference and training, each once.
+
+    Every part that has kernels (``has_kernels``) tells its own by its method ``kernel_sources(dtype)``.
+
+    Args:
+        model: anything made of modules.
+        dtype: of its weights: float32 or float64.
+    """
+    parts = (module for module in model.modules() if getattr(module, "has_kernels", False))
+    return list(dict.fromkeys(source for part in parts for source in part.kernel_sources(dtype)))
+
+
+def kernel_for(part: nn.Module, like: Tensor, find: Callable[[], str | None]) -> str | None:
+    """Return the key of the kernel that a part uses now, None for plain torch.
+
+    There is none in forward mode. ``torch.compile`` and ``torch.export``, which cannot trace a build, take the one that
+    the part has used before.
+
+    Args:
+        part: with ``kernels``.
+        like: for dtype and device.
+        find: prepares a kernel, or gives None.
+    """
+    if part.kernels == "off" or in_forward_mode():
+        return None
+    known = getattr(part, "_kernel_keys", {})
+    place = f"{like.dtype} {like.device.type}"
+    if torch.compiler.is_compiling():
+        return known.get(place)
+    key = find()
+    if key is not None and known.get(place) != key:
+        part._kernel_keys = {**known, place: key}
+    return key
 
 
 def built(kernels: Kernels, build: Callable[[], str], reason: str | None = None) -> str | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlip.ops.kernels.compiler import load_library
 from mlip.ops.kernels.convolution_source import convolution_source
 from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.form import ConvolutionForm
+from mlip.ops.kernels.library import load_library, remembered
+from mlip.ops.kernels.operators import call, differentiate
 
 _FORMS: dict[str, ConvolutionForm] = {}
 
@@ -60,7 +60,7 @@ def convolution(x: Tensor, y: Tensor, weight: Tensor, senders: Tensor, starts: T
     Returns:
         ``(nodes, out_size)``.
     """
-    return torch.ops.mlip.convolution(x, y, weight, senders, starts, key)
+    return call("convolution", x, y, weight, senders, starts, key)
 
 
 def form_of(key: str) -> ConvolutionForm:
@@ -68,7 +68,7 @@ def form_of(key: str) -> ConvolutionForm:
     return _FORMS[key]
 
 
-@lru_cache(maxsize=256)
+@remembered
 def functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
     """Return the compiled functions of a form for a type of numbers."""
     return load_library(convolution_source(_FORMS[key], SCALARS[dtype]))
@@ -146,7 +146,7 @@ def _pick(gradients: tuple[Tensor, ...], wanted: list[bool]) -> list[Tensor | No
 def _gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, y, w, senders, starts = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:3])
-    found = torch.ops.mlip.convolution_backward(x, y, w, g, senders, starts, ctx.key, wanted)
+    found = call("convolution_backward", x, y, w, g, senders, starts, ctx.key, wanted)
     return *_pick(found, wanted), None, None, None
 
 
@@ -160,13 +160,13 @@ def _gradient_of_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ..
     edges = senders, starts, ctx.key
     found: list[Tensor | None] = [None] * 3
     if any(wanted):
-        found = _pick(torch.ops.mlip.convolution_backward_tangent(x, y, w, *tangents, g, *edges, wanted), wanted)
-    for_g = torch.ops.mlip.convolution_tangent(x, y, w, *tangents, *edges) if ctx.needs_input_grad[3] else None
+        found = _pick(call("convolution_backward_tangent", x, y, w, *tangents, g, *edges, wanted), wanted)
+    for_g = call("convolution_tangent", x, y, w, *tangents, *edges) if ctx.needs_input_grad[3] else None
     return *found, for_g, None, None, None, None
 
 
 def _plain_tangent(x: Tensor, y: Tensor, w: Tensor, hx: Tensor, hy: Tensor, hw: Tensor, *edges: Any) -> Tensor:
-    return sum(torch.ops.mlip.convolution(*operands, *edges) for operands in ((hx, y, w), (x, hy, w), (x, y, hw)))
+    return sum(call("convolution", *operands, *edges) for operands in ((hx, y, w), (x, hy, w), (x, y, hw)))
 
 
 def _composed(ctx: Any, count: int, function: Any, cotangents: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
@@ -196,7 +196,7 @@ def _plain_backward_tangent(
     sums: list[Tensor | None] = [None] * 3
     for place, operands in enumerate(((hx, y, w), (x, hy, w), (x, y, hw))):
         wanted = [k != place for k in range(3)]
-        for k, part in enumerate(torch.ops.mlip.convolution_backward(*operands, g, *edges, wanted)):
+        for k, part in enumerate(call("convolution_backward", *operands, g, *edges, wanted)):
             if wanted[k]:
                 sums[k] = part if sums[k] is None else sums[k] + part
     return tuple(sums)
@@ -207,11 +207,10 @@ def _gradient_of_backward_tangent(ctx: Any, *cotangents: Tensor | None) -> tuple
     return *_composed(ctx, 7, _plain_backward_tangent, kept), None, None, None, None
 
 
-torch.library.register_autograd("mlip::convolution", _gradient, setup_context=_keep(3), lib=_LIBRARY)
-torch.library.register_autograd(
-    "mlip::convolution_backward", _gradient_of_backward, setup_context=_keep(4), lib=_LIBRARY
-)
-torch.library.register_autograd("mlip::convolution_tangent", _gradient_of_tangent, setup_context=_keep(6), lib=_LIBRARY)
-torch.library.register_autograd(
-    "mlip::convolution_backward_tangent", _gradient_of_backward_tangent, setup_context=_keep(7), lib=_LIBRARY
-)
+for _name, _formula, _count in (
+    ("convolution", _gradient, 3),
+    ("convolution_backward", _gradient_of_backward, 4),
+    ("convolution_tangent", _gradient_of_tangent, 6),
+    ("convolution_backward_tangent", _gradient_of_backward_tangent, 7),
+):
+    differentiate(_LIBRARY, _name, _formula, _keep(_count))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mlip.ops.kernels import convolution as plain
+from mlip.ops.kernels.operators import call, differentiate
 
 _CTYPES = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 
@@ -33,7 +34,7 @@ def convolution_table(
         r: ``(edges,)`` from 0 to ``cells / steps``; beyond, the last cubic goes on.
         table, steps: see :class:`mlip.ops.kernels.table.Table`; ``(cells, 4, weight_size)``.
     """
-    return torch.ops.mlip.convolution_table(x, y, r, table, steps, senders, starts, key)
+    return call("convolution_table", x, y, r, table, steps, senders, starts, key)
 
 
 def _forward(x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, *edges: Any) -> Tensor:
@@ -71,7 +72,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradient(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     x, y, r, table, senders, starts = ctx.saved_tensors
-    found = torch.ops.mlip.convolution_table_backward(x, y, r, table, ctx.steps, g, senders, starts, ctx.key)
+    found = call("convolution_table_backward", x, y, r, table, ctx.steps, g, senders, starts, ctx.key)
     return *found, None, None, None, None, None
 
 
@@ -83,4 +84,4 @@ torch.library.register_fake(
 torch.library.register_fake(
     "mlip::convolution_table_backward", lambda *a: tuple(torch.empty_like(tensor) for tensor in a[:3])
 )
-torch.library.register_autograd("mlip::convolution_table", _gradient, setup_context=_keep, lib=_LIBRARY)
+differentiate(_LIBRARY, "convolution_table", _gradient, _keep)

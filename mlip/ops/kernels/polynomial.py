@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlip.ops.kernels.compiler import load_library
 from mlip.ops.kernels.cpp import SCALARS
+from mlip.ops.kernels.library import load_library, remembered
+from mlip.ops.kernels.operators import call, differentiate
 from mlip.ops.kernels.polynomial_form import PolynomialForm
 from mlip.ops.kernels.polynomial_source import polynomial_source
 
@@ -51,7 +51,7 @@ def polynomial(x: Tensor, weights: Tensor, order: Tensor, starts: Tensor, key: s
     Returns:
         ``(rows, num_outputs, channels)``.
     """
-    return torch.ops.mlip.polynomial(x, weights, order, starts, key)
+    return call("polynomial", x, weights, order, starts, key)
 
 
 def form_of(key: str) -> PolynomialForm:
@@ -59,7 +59,7 @@ def form_of(key: str) -> PolynomialForm:
     return _FORMS[key]
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
     return load_library(polynomial_source(_FORMS[key], SCALARS[dtype]))
 
@@ -126,7 +126,7 @@ def _keep(count: int) -> Any:
 
 def _gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, p, *rows = ctx.saved_tensors
-    gx, gp = torch.ops.mlip.polynomial_backward(x, p, g, *rows, ctx.key, ctx.needs_input_grad[1])
+    gx, gp = call("polynomial_backward", x, p, g, *rows, ctx.key, ctx.needs_input_grad[1])
     return gx, gp if ctx.needs_input_grad[1] else None, None, None, None
 
 
@@ -135,16 +135,16 @@ def _gradient_of_backward(ctx: Any, hx: Tensor | None, hp: Tensor | None) -> tup
     of_x, of_p, of_g = ctx.needs_input_grad[:3]
     gx = gp = gg = None
     if hx is not None and (of_x or of_p):
-        gx, gp = torch.ops.mlip.polynomial_backward_tangent(x, hx, p, g, *rows, ctx.key, of_p)
+        gx, gp = call("polynomial_backward_tangent", x, hx, p, g, *rows, ctx.key, of_p)
     if hx is not None and of_g:
-        gg = torch.ops.mlip.polynomial_tangent(x, hx, p, *rows, ctx.key)
+        gg = call("polynomial_tangent", x, hx, p, *rows, ctx.key)
     # The gradient of the weights does not depend on them: F(x, hp, g).
     if hp is not None and hp.numel():
         if of_x:
-            more, _ = torch.ops.mlip.polynomial_backward(x, hp, g, *rows, ctx.key, False)
+            more, _ = call("polynomial_backward", x, hp, g, *rows, ctx.key, False)
             gx = more if gx is None else gx + more
         if of_g:
-            more = torch.ops.mlip.polynomial(x, hp, *rows, ctx.key)
+            more = call("polynomial", x, hp, *rows, ctx.key)
             gg = more if gg is None else gg + more
     return gx, gp if of_p else None, gg, None, None, None, None
 
@@ -201,4 +201,4 @@ for _name, _backward_formula, _count in (
     ("polynomial_tangent", _gradient_of_tangent, 3),
     ("polynomial_backward_tangent", _gradient_of_backward_tangent, 4),
 ):
-    torch.library.register_autograd(f"mlip::{_name}", _backward_formula, setup_context=_keep(_count), lib=_LIBRARY)
+    differentiate(_LIBRARY, _name, _backward_formula, _keep(_count))

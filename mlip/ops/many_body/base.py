@@ -89,6 +89,10 @@ class ManyBodyProduct(ConstantsModule, ABC):
     def evaluate(self, x: Tensor, weight: Tensor, index: Tensor | None) -> Tensor:
         """Do what :meth:`forward` promises; the shapes have been checked."""
 
+    def kernel_sources(self, dtype: torch.dtype) -> list[str]:
+        """Return the C++ of all kernels that a backend may ask for on a CPU, to build it before."""
+        return []
+
     def num_polynomials(self, ir: Irrep) -> int:
         """Return N_L, the number of polynomials of all degrees into an irrep."""
         return sum(term.count for term in self.terms if term.ir == ir)

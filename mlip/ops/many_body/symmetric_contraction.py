@@ -7,12 +7,14 @@ from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
 from mlip.core.errors import ShapeError
-from mlip.ops.kernels.choice import Kernels, built
+from mlip.ops.kernels.choice import Kernels, built, kernel_for
 from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.polynomial import polynomial, prepare
+from mlip.ops.kernels.polynomial_source import polynomial_source
 from mlip.ops.many_body.base import ManyBodyProduct, Term
 from mlip.ops.many_body.sparse_polynomials import sparse_polynomials
 from mlip.ops.many_body.symmetric_basis import SymmetricBasis, multisets, rank, symmetric_bases
+from mlip.ops.segment import first_edges
 
 ENOUGH = 300_000
 """Rows times monomials times channels from which ``kernels=auto`` builds a kernel: it takes some seconds."""
@@ -96,15 +98,16 @@ class SymmetricContraction(ManyBodyProduct):
             if key is None:
                 return self._contract(x, weight)
             every = torch.arange(len(x), device=x.device)
-            return self._run(key, x, weight[None], every, torch.full_like(every[:1], len(x)))
+            return self._run(key, x, weight[None], every, torch.tensor([0, len(x)], device=x.device))
         if index is None:
             return torch.cat([self._contract(x[k : k + 1], own) for k, own in enumerate(weight)])
+        # Which values an index has cannot be traced.
+        if not torch.compiler.is_compiling() and int(index.max()) >= len(weight):
+            raise ShapeError(f"The index goes up to {int(index.max())}, but there are {len(weight)} sets of weights.")
         order = torch.argsort(index, stable=True)
-        counts = torch.bincount(index, minlength=len(weight))
-        if len(counts) > len(weight):
-            raise ShapeError(f"The index goes up to {len(counts) - 1}, but there are {len(weight)} sets of weights.")
         if key is not None:
-            return self._run(key, x, weight, order, counts)
+            return self._run(key, x, weight, order, first_edges(index[order], len(weight)))
+        counts = torch.bincount(index, minlength=len(weight))
         parts = zip(x[order].split(counts.tolist()), weight.unbind())
         result = torch.cat([self._contract(part, own) for part, own in parts if len(part)])
         return result[torch.argsort(order)]
@@ -119,8 +122,11 @@ class SymmetricContraction(ManyBodyProduct):
         Raises:
             ConfigError: a kernel is demanded and there can be none.
         """
+        return kernel_for(self, like, lambda: self._find_kernel(like, num_rows))
+
+    def _find_kernel(self, like: Tensor, num_rows: int | None) -> str | None:
         small = num_rows is not None and num_rows * len(self.form.monomials) * self.num_channels < ENOUGH
-        if self.kernels == "off" or (self.kernels == "auto" and (small or len(self.form.monomials) > LARGEST_FORM)):
+        if self.kernels == "auto" and (small or len(self.form.monomials) > LARGEST_FORM):
             return None
         reason = None
         if like.device.type != "cpu":
@@ -129,15 +135,19 @@ class SymmetricContraction(ManyBodyProduct):
             reason = f"there are kernels for float32 and float64, not for {like.dtype}"
         return built(self.kernels, lambda: prepare(self.form, like.dtype), reason)
 
-    def _run(self, key: str, x: Tensor, weight: Tensor, order: Tensor, counts: Tensor) -> Tensor:
-        """Have the kernel evaluate rows, ``counts`` of each set of weights."""
+    def kernel_sources(self, dtype: torch.dtype) -> list[str]:
+        if self.kernels == "off" or (self.kernels == "auto" and len(self.form.monomials) > LARGEST_FORM):
+            return []
+        return [polynomial_source(self.form, SCALARS[dtype])]
+
+    def _run(self, key: str, x: Tensor, weight: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+        """Have the kernel evaluate rows, those of each set of weights from ``starts`` on in ``order``."""
         blocks = weight.unflatten(1, (-1, self.num_channels)).split([term.count for term in self.terms], dim=1)
         polynomials = [
             torch.cat([block for block, term in zip(blocks, self.terms) if term.ir == ir], dim=1)
             for _, ir in self.irreps_out
         ]
         monomials = [self.constant_like(f"sparse_basis_{k}", weight) @ own for k, own in enumerate(polynomials)]
-        starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
         inputs = x.unflatten(1, (-1, self.num_channels))
         return polynomial(inputs, torch.cat(monomials, dim=1), order, starts, key).flatten(1)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor
 
@@ -214,6 +215,10 @@ class TensorProduct(ConstantsModule, ABC):
             ConfigError: a kernel is demanded and there can be none.
         """
         return None
+
+    def kernel_sources(self, dtype: torch.dtype) -> list[str]:
+        """Return the C++ of all kernels that convolutions may ask for on a CPU, to build it before."""
+        return []
 
     def sum_messages(
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int

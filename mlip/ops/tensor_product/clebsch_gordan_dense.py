@@ -1,12 +1,15 @@
 """Clebsch–Gordan with batched matrix products: contract the filter first, then one product a degree."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from mlip.ops.layout import join_blocks
+from mlip.ops.tensor_product.clebsch_gordan_sparse import ClebschGordanSparse
+from mlip.ops.tensor_product.evaluators import may_run_native
 from mlip.ops.tensor_product.path_product import PathProduct
 
 
@@ -19,9 +22,14 @@ class ClebschGordanDense(PathProduct):
 
     so that ``x2 @ T`` is a small matrix for every row, and the product with the channels is one batched matrix
     product. Otherwise the outer product of each pair of degrees meets one matrix (all its m3) x (m1 m2).
+
+    In mode ``uuu`` generated C++ over the nonzero coefficients does it instead, where it can be had and pays: see
+    :mod:`mlip.ops.tensor_product.evaluators`.
     """
 
     def set_up(self) -> None:
+        numbers = range(len(self.paths)) if self.mode == "uuu" else ()
+        self.num_nonzeros = sum(int(self.symbol(number).count_nonzero()) for number in numbers)
         self.single_filter = self.mode != "uuu" and not self.pairs
         self.groups: list[tuple[int, int, list[int]]] = []
         numbered = list(enumerate(self.paths))
@@ -47,6 +55,29 @@ class ClebschGordanDense(PathProduct):
             full[slices[self.paths[number].in2]] = symbol.permute(1, 2, 0)
             columns.append(full)
         return torch.cat(columns, dim=1).flatten(1)
+
+    @cached_property
+    def sparse(self) -> ClebschGordanSparse:
+        """The same product over nonzero coefficients; no part of the state, as it has no tensors."""
+        arguments = self.irreps_in1, self.irreps_in2, self.irreps_wanted, self.mode, self.weights, self.normalization
+        return ClebschGordanSparse(*arguments, kept_paths=self.kept_paths)
+
+    def multiply(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
+        if self.mode == "uuu" and may_run_native(self.kernels, self.num_nonzeros, (x1, x2)):
+            found = self._informed_sparse().multiply_natively(x1, x2, weight)
+            if found is not None:
+                return found
+        return super().multiply(x1, x2, weight)
+
+    def kernel_sources(self, dtype: torch.dtype) -> list[str]:
+        if self.mode == "uuu" and may_run_native(self.kernels, self.num_nonzeros, ()):
+            return self._informed_sparse().kernel_sources(dtype)
+        return super().kernel_sources(dtype)
+
+    def _informed_sparse(self) -> ClebschGordanSparse:
+        # It is no submodule, to which the choices for a model would come by themselves.
+        self.sparse.kernels, self.sparse.training = self.kernels, self.training
+        return self.sparse
 
     def couple(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
         if self.single_filter:

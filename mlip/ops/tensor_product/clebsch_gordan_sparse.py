@@ -8,7 +8,8 @@ from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.ops.tensor_product.base import Mode, Normalization, TensorProduct, Weights
-from mlip.ops.tensor_product.nonzeros import Form, NonzeroTable, WeightedTable, contract
+from mlip.ops.tensor_product.evaluators import evaluator_of, runs_native, sources_of
+from mlip.ops.tensor_product.nonzeros import Form, NonzeroTable, WeightedTable, contract, operands_of
 from mlip.ops.tensor_product.path_product import PathProduct
 from mlip.ops.tensor_product.unrolled import choose_evaluator
 
@@ -19,17 +20,20 @@ class ClebschGordanSparse(PathProduct):
     Blocks with equally many channels are multiplied together: all their paths are one contraction, weights and the
     sum of the paths into one irrep included (in mode ``uvw`` the weights are matrices and come after it).
 
-    Eagerly every nonzero is one operation of torch on all rows and channels. That is the fastest eager form where
-    both inputs have channels (mode ``uuu``); with a single-channel filter it is up to degree 1, and
-    ``clebsch_gordan_dense`` from there on. Compiled it is several times faster again in both modes.
+    On a CPU with a compiler, and where there is enough to do, each contraction and each of its derivatives is one
+    function of generated C++ (``kernels``, see :mod:`mlip.ops.tensor_product.evaluators`): the fastest there is where
+    both inputs have channels (mode ``uuu``). Eagerly every nonzero is one operation of torch on all rows and channels:
+    faster than ``clebsch_gordan_dense`` up to degree 2 in mode ``uuu``, up to degree 1 with a single-channel filter.
 
     Args:
-        compile: write straight-line code and build it with ``torch.compile`` (needs a C++ compiler, or Triton on
-            a GPU) at the first call, and at the first of each order of derivative: seconds at L = 2, a minute at
-            L = 4. Where nothing can be compiled, and for large tables, the product is eager, with one warning.
+        compile: where there is no generated C++, write straight-line code and build it with ``torch.compile`` (needs
+            a C++ compiler, or Triton on a GPU) at the first call, and at the first of each order of derivative: seconds
+            at L = 2, a minute at L = 4. Where nothing can be compiled, and for large tables, the product is eager, with
+            one warning.
 
     Attributes:
         forms: the coefficients of each contraction, normalisation included: data that a generator of code can read.
+        evaluator: what computes them without generated C++.
     """
 
     def __init__(
@@ -85,7 +89,32 @@ class ClebschGordanSparse(PathProduct):
     def multiply(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
         if self.mode == "uvw":
             return super().multiply(x1, x2, weight)
+        return self._multiply(self._operands(x1, x2, weight))
+
+    def multiply_natively(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor | None:
+        """Do what ``multiply`` does if generated C++ does all of it (not in mode ``uvw``); else return None.
+
+        Raises:
+            ConfigError: ``kernels`` is ``on`` and there can be none.
+        """
+        operands = self._operands(x1, x2, weight)
+        for form, arguments in zip(self.forms, operands):
+            slots, shared = operands_of(*arguments)
+            if not runs_native(self.kernels, self.training, form, (2,), shared, slots):
+                return None
+        return self._multiply(operands)
+
+    def kernel_sources(self, dtype: torch.dtype) -> list[str]:
+        if self.mode != "uuu":
+            return super().kernel_sources(dtype)
+        channels, single = self.irreps_in1[0].mul, self.weights == "path"
+        return [source for form in self.forms for source in sources_of(self.kernels, form, channels, dtype, single)]
+
+    def _operands(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Return both inputs and the weights of every contraction, ``(rows or 1, components, channels or 1)``."""
         parts1, parts2 = self._parts(x1, self.irreps_in1, 0), self._parts(x2, self.irreps_in2, 1)
+        if self.mode == "uvuv":
+            parts1, parts2 = zip(*map(_pairs, parts1, parts2))
         weights: Sequence[Tensor | None] = [None] * len(self.runs)
         if self.weights_in_form:
             sizes = [sum(self.weight_sizes[number] for number in numbers) for _, _, numbers in self.runs]
@@ -94,7 +123,10 @@ class ClebschGordanSparse(PathProduct):
                 part.unflatten(1, (len(numbers), -1))
                 for part, (_, _, numbers) in zip(rows.split(sizes, dim=1), self.runs)
             ]
-        results = [self._contract(k, a, b, w).flatten(1) for k, (a, b, w) in enumerate(zip(parts1, parts2, weights))]
+        return list(zip(parts1, parts2, weights))
+
+    def _multiply(self, operands: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor:
+        results = [self._contract(k, *arguments).flatten(1) for k, arguments in enumerate(operands)]
         return results[0] if len(results) == 1 else torch.cat(results, dim=1)
 
     def _parts(self, x: Tensor, irreps: Irreps, side: int) -> list[Tensor]:
@@ -106,16 +138,14 @@ class ClebschGordanSparse(PathProduct):
         return parts
 
     def _contract(self, position: int, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-        if self.mode in ("uvuv", "uvw") and b.shape[2] != 1:
-            pairs = (-1, -1, a.shape[2], b.shape[2])
-            a, b = a.unsqueeze(3).expand(pairs).flatten(2), b.unsqueeze(2).expand(pairs).flatten(2)
-        return contract(self.forms[position], a, b, weight, self.evaluator)
+        evaluator = evaluator_of(self.kernels, self.evaluator, self.training)
+        return contract(self.forms[position], a, b, weight, evaluator)
 
     def couple(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
         # Only mode uvw comes here: its weights mix channels path by path.
         for position, (run1, run2, numbers) in enumerate(self.runs):
             a, b = (torch.cat([blocks[k] for k in run], dim=1) for blocks, run in ((blocks1, run1), (blocks2, run2)))
-            yield from self._contract(position, a, b).split(self._dims(numbers), dim=1)
+            yield from self._contract(position, *_pairs(a, b)).split(self._dims(numbers), dim=1)
 
     def _couple_pairs(self, blocks1: list[Tensor], blocks2: list[Tensor]) -> Iterator[Tensor]:
         return self.couple(blocks1, blocks2)
@@ -133,6 +163,14 @@ def equal_channels(irreps: Irreps) -> list[list[int]]:
     [[0, 1], [2]]
     """
     return [list(run) for _, run in groupby(range(len(irreps)), key=lambda k: irreps[k].mul)]
+
+
+def _pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Give both ``(rows, components, channels)`` a channel for every pair of channels."""
+    if b.shape[2] == 1:
+        return a, b
+    pairs = (-1, -1, a.shape[2], b.shape[2])
+    return a.unsqueeze(3).expand(pairs).flatten(2), b.unsqueeze(2).expand(pairs).flatten(2)
 
 
 def _starts(dims: Sequence[int]) -> list[int]:

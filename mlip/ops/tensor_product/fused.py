@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from mlip.ops.kernels import triton_convolution
 from mlip.ops.kernels.choice import built
 from mlip.ops.kernels.convolution import prepare
+from mlip.ops.kernels.convolution_source import convolution_source
 from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.form import ConvolutionForm, Coupling
 
@@ -46,11 +48,19 @@ def convolution_form(product: PathProduct) -> ConvolutionForm | None:
     return ConvolutionForm(*sizes, tuple(couplings))
 
 
+def sources_of(product: PathProduct, dtype: torch.dtype) -> list[str]:
+    """Return the C++ of the kernels that the convolutions of a product may ask for; empty: plain torch does them."""
+    kernels, form = product.kernels, product.form
+    if kernels == "off" or form is None or (kernels == "auto" and form.num_nonzeros > LARGEST_FORM):
+        return []
+    return [convolution_source(form, SCALARS[dtype])]
+
+
 def kernel_of(product: PathProduct, x: Tensor, num_edges: int | None) -> str | None:
     """Return the key of the kernel that is to run the convolution of a product, None for plain torch.
 
     Args:
-        product: with ``kernels``, see :data:`~mlip.ops.kernels.choice.Kernels`, and ``form``.
+        product: with ``kernels`` on or auto, see :data:`~mlip.ops.kernels.choice.Kernels`, and ``form``.
         x: the features, for dtype and device.
         num_edges: how much there is to do; None: much.
 
@@ -58,8 +68,6 @@ def kernel_of(product: PathProduct, x: Tensor, num_edges: int | None) -> str | N
         ConfigError: ``kernels`` is ``on`` and there can be none; says why.
     """
     kernels, form = product.kernels, product.form
-    if kernels == "off":
-        return None
     enough = ENOUGH_IN_TRAINING if product.training else ENOUGH
     small = num_edges is not None and num_edges * product.weight_numel < enough
     if kernels == "auto" and (form is None or small or form.num_nonzeros > LARGEST_FORM):

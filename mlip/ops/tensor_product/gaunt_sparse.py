@@ -2,10 +2,12 @@
 
 from itertools import accumulate
 
+import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.ops.tensor_product.base import Mode, Normalization, Weights
+from mlip.ops.tensor_product.evaluators import evaluator_of, sources_of
 from mlip.ops.tensor_product.gaunt_product import GauntProduct
 from mlip.ops.tensor_product.nonzeros import NonzeroTable, contract
 from mlip.ops.tensor_product.unrolled import choose_evaluator
@@ -15,16 +17,21 @@ from mlip.ops.wigner import gaunt_coefficients
 class GauntSparse(GauntProduct):
     """``out_m3 = Σ G x1_m1 x2_m2`` over the coefficients that are not zero; nothing is saved but the inputs.
 
-    Eagerly every nonzero is one operation of torch: fast up to degree 2, where there are few; ``gaunt_grid`` is level
-    at 3 and ahead from 4 on. Compiled it is the fastest up to degree 4, beyond which it is not compiled.
+    On a CPU with a compiler, and where there is enough to do, it is one function of generated C++ (``kernels``, see
+    :mod:`mlip.ops.tensor_product.evaluators`). Eagerly every nonzero is one operation of torch: fast up to degree 2,
+    where there are few; ``gaunt_grid`` is level at 3 and ahead from 4 on.
 
     Args:
-        compile: write straight-line code and build it with ``torch.compile``; see
+        compile: where there is no generated C++, write straight-line code and build it with ``torch.compile``; see
             :class:`~mlip.ops.tensor_product.clebsch_gordan_sparse.ClebschGordanSparse`.
 
     Attributes:
         table: the coefficients, normalisation included: data that a generator of code can read.
+        evaluator: what computes it without generated C++.
     """
+
+    has_kernels = True
+    kernels = "auto"
 
     def __init__(
         self,
@@ -53,4 +60,7 @@ class GauntSparse(GauntProduct):
         self.table = NonzeroTable.from_blocks(tuple(self.dims), blocks)
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        return contract(self.table, a, b, evaluator=self.evaluator)
+        return contract(self.table, a, b, evaluator=evaluator_of(self.kernels, self.evaluator, self.training))
+
+    def kernel_sources(self, dtype: torch.dtype) -> list[str]:
+        return sources_of(self.kernels, self.table, self.num_channels, dtype) if self.mode == "uuu" else []

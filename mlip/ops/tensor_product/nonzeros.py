@@ -260,8 +260,14 @@ def contract(
     Returns:
         ``(rows, form.sizes[2], channels)``.
     """
+    operands, shared = operands_of(x, y, weight)
+    return _Derivatives.apply(evaluator, form, (2,), shared, *operands)[0]
+
+
+def operands_of(x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Operands, Shared]:
+    """Return what an evaluator gets for the arguments of :func:`contract`."""
     operands = [x, y, None] if weight is None else [x, y, None, weight]
     shared = tuple(
         () if t is None else tuple(dim for dim in (0, 2) if t.shape[dim] == 1 and x.shape[dim] != 1) for t in operands
     )
-    return _Derivatives.apply(evaluator, form, (2,), shared, *operands)[0]
+    return operands, shared

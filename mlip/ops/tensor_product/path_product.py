@@ -10,12 +10,13 @@ from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.core.errors import ConfigError
+from mlip.ops.kernels.choice import kernel_for
 from mlip.ops.kernels.convolution import convolution
 from mlip.ops.kernels.form import ConvolutionForm
 from mlip.ops.layout import split_blocks
 from mlip.ops.segment import first_edges, segment_sum
 from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, Path, TensorProduct, Weights
-from mlip.ops.tensor_product.fused import convolution_form, kernel_of
+from mlip.ops.tensor_product.fused import convolution_form, kernel_of, sources_of
 from mlip.ops.wigner import wigner_3j
 
 
@@ -153,7 +154,10 @@ class PathProduct(TensorProduct):
         return torch.cat([segment_sum(block, receivers, num_nodes) for block in outputs], dim=1)
 
     def kernel_key(self, like: Tensor, num_edges: int | None = None) -> str | None:
-        return kernel_of(self, like, num_edges)
+        return kernel_for(self, like, lambda: kernel_of(self, like, num_edges))
+
+    def kernel_sources(self, dtype: torch.dtype) -> list[str]:
+        return sources_of(self, dtype)
 
     @cached_property
     def form(self) -> ConvolutionForm | None:

@@ -27,6 +27,18 @@ CASES = [
     ("1x0e", 1, "0e+1o"),
     ("19x1e+8x2o", 1, "0e+0o+1o+1e+2e+2o"),
 ]
+SMALL = ("2x0e+2x1o", 1, "0e+1o")
+"""What the quick tests have compiled, in float64."""
+
+SLOW = pytest.mark.slow
+BOTH = [
+    (torch.float64, SMALL, 1e-13),
+    *(
+        pytest.param(dtype, case, tolerance, marks=SLOW)
+        for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-13))
+        for case in CASES
+    ),
+]
 SENDERS = torch.tensor([0, 1, 1, 3, 0, 2, 2, 4])
 RECEIVERS = torch.tensor([0, 0, 1, 1, 3, 3, 3, 3])
 NODES = 5
@@ -57,9 +69,8 @@ def gap(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).detach().abs().max() / expected.detach().abs().max())
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
-def test_values_and_gradients_are_those_of_plain_torch(case, dtype, tolerance) -> None:
+@pytest.mark.parametrize(("dtype", "case", "tolerance"), BOTH)
+def test_values_and_gradients_are_those_of_plain_torch(dtype, case, tolerance) -> None:
     tp = product(case, dtype)
     tensors = operands(tp, dtype)
     expected, found = plain(tp, *tensors), kernel(tp, *tensors)
@@ -72,7 +83,7 @@ def test_values_and_gradients_are_those_of_plain_torch(case, dtype, tolerance) -
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
 def test_some_gradients_alone(wanted) -> None:
-    tp = product(CASES[1])
+    tp = product(SMALL)
     tensors = [t.detach().requires_grad_(number in wanted) for number, t in enumerate(operands(tp))]
     needed = [tensors[number] for number in wanted]
     found, expected = (torch.autograd.grad(function(tp, *tensors).sin().sum(), needed) for function in (kernel, plain))
@@ -80,6 +91,7 @@ def test_some_gradients_alone(wanted) -> None:
         assert gap(one, other) < 1e-13
 
 
+@SLOW
 def test_first_and_second_derivatives_are_those_of_finite_differences() -> None:
     tp = product(("2x0e+1x1o", 1, "0e+1o+1e"))
     tensors = tuple(operands(tp))
@@ -88,7 +100,7 @@ def test_first_and_second_derivatives_are_those_of_finite_differences() -> None:
 
 
 def test_third_derivatives() -> None:
-    tp = product(CASES[1])
+    tp = product(SMALL)
     x, y, w = operands(tp)
 
     def third(function) -> tuple[Tensor, ...]:
@@ -100,8 +112,9 @@ def test_third_derivatives() -> None:
         assert gap(one, other) < 1e-12
 
 
-def test_more_edges_than_a_batch_and_threads() -> None:
-    tp = product(CASES[0])
+@pytest.mark.parametrize("case", [SMALL, pytest.param(CASES[0], marks=SLOW)])
+def test_more_edges_than_a_batch_and_threads(case) -> None:
+    tp = product(case)
     generator = torch.Generator().manual_seed(1)
     receivers = torch.arange(7).repeat_interleave(torch.tensor([0, 1, 33, 64, 65, 2, 0]))
     senders = torch.randint(7, (len(receivers),), generator=generator)
@@ -126,7 +139,7 @@ def test_more_edges_than_a_batch_and_threads() -> None:
 
 @pytest.mark.parametrize("nodes", [0, 1, 3])
 def test_without_edges(nodes) -> None:
-    tp = product(CASES[1])
+    tp = product(SMALL)
     x = torch.randn(nodes, tp.irreps_in1.dim, dtype=torch.float64, requires_grad=True)
     y, w = (torch.zeros(0, size, dtype=torch.float64) for size in (tp.irreps_in2.dim, tp.weight_numel))
     none = torch.zeros(0, dtype=torch.long)
@@ -136,6 +149,7 @@ def test_without_edges(nodes) -> None:
     assert not torch.autograd.grad(found.sum(), x)[0].any()
 
 
+@SLOW
 def test_torch_sees_an_ordinary_operator() -> None:
     tp = product(CASES[1])
     tensors = operands(tp)
@@ -147,19 +161,18 @@ def table_of(tp: ClebschGordanDense):
     generator = torch.Generator().manual_seed(2)
     phases, rates = torch.rand(2, tp.weight_numel, generator=generator, dtype=torch.float64)
     function = lambda r: torch.sin(3 * rates * r[:, None] + phases) * (1 - r[:, None] / 4) ** 3  # noqa: E731
-    return function, tabulate_functions(function, 1e-3, 4.0, 1e-6)
+    return function, tabulate_functions(function, 1e-3, 4.0, 1e-6, 1e-5)
 
 
 def test_tables_are_as_good_as_they_say() -> None:
     function, table = table_of(product(CASES[1]))
-    assert table.error <= 1e-6
+    assert table.within(1e-6, 1e-5)
     r = torch.linspace(0.05, 3.99, 1001, dtype=torch.float64)
     assert gap(evaluate(table, r), function(r)) < 1e-6
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-13)])
-def test_weights_from_a_table(case, dtype, tolerance) -> None:
+@pytest.mark.parametrize(("dtype", "case", "tolerance"), BOTH)
+def test_weights_from_a_table(dtype, case, tolerance) -> None:
     tp = product(case, dtype)
     _, table = table_of(tp)
     cells = table.cells.to(dtype)
@@ -168,8 +181,8 @@ def test_weights_from_a_table(case, dtype, tolerance) -> None:
     starts, key = first_edges(RECEIVERS, NODES), prepare(tp.form, dtype)
     found = convolution_table(x, y, r, cells, table.steps, SENDERS, starts, key)
     expected = plain(tp, x, y, evaluate(table._replace(cells=cells), r))
-    assert gap(found, expected) < tolerance
+    assert gap(found, expected) < 2 * tolerance
     cotangent = torch.randn_like(expected)
     pairs = [torch.autograd.grad(result, [x, y, r], cotangent) for result in (found, expected)]
     for one, other in zip(*pairs):
-        assert gap(one, other) < 10 * tolerance
+        assert gap(one, other) < 20 * tolerance

@@ -22,7 +22,10 @@ CASES = {
 }
 
 
-@pytest.fixture(params=[*list(CASES)[:-1], pytest.param("mace", marks=pytest.mark.slow)])
+QUICK = "one power"
+
+
+@pytest.fixture(params=[QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != QUICK)])
 def product(request: pytest.FixtureRequest) -> SymmetricContraction:
     irreps_in, irreps_out, correlation = CASES[request.param]
     return SymmetricContraction(Irreps(irreps_in), Irreps(irreps_out), correlation).double()
@@ -82,6 +85,7 @@ def test_third_derivatives() -> None:
     assert_same(*both(product, derivatives))
 
 
+@pytest.mark.slow
 def test_float32() -> None:
     product = SymmetricContraction(Irreps("5x0e+5x1o"), Irreps("5x0e+5x1o"), 2)
     x, weight, index = operands(product)
@@ -99,6 +103,7 @@ def test_no_rows(product: SymmetricContraction) -> None:
     assert torch.autograd.grad(out.sum(), weight)[0].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_torch_knows_the_operator() -> None:
     product = SymmetricContraction(Irreps("2x0e+2x1o"), Irreps("2x0e"), 2).double()
     key = kernels.prepare(product.form, torch.float64)

@@ -161,7 +161,7 @@ def test_one_gradient_alone(wanted) -> None:
 
 def table_of(tp: ClebschGordanDense, dtype: torch.dtype) -> tuple[Tensor, float, Tensor]:
     phases, rates = torch.rand(2, tp.weight_numel, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    table = tabulate_functions(lambda r: torch.sin(3 * rates * r[:, None] + phases), 1e-3, 4.0, 1e-3)
+    table = tabulate_functions(lambda r: torch.sin(3 * rates * r[:, None] + phases), 1e-3, 4.0, 1e-3, 1e-2)
     # The first is where the table begins, the last beyond its end.
     r = torch.cat([torch.zeros(1), torch.linspace(0.3, 3.9, len(SENDERS) - 2), torch.tensor([4.001])])
     return table.cells.to(dtype), table.steps, r.to(dtype)

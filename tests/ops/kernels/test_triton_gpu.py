@@ -15,7 +15,7 @@ from e3nn.o3 import Irreps
 from torch import Tensor
 
 from mlip.core.errors import ConfigError
-from mlip.ops.kernels import compiler, convolution, triton_convolution
+from mlip.ops.kernels import convolution, library, triton_convolution
 from mlip.ops.kernels.convolution_table import convolution_table
 from mlip.ops.kernels.table import evaluate, tabulate_functions
 from mlip.ops.layout import natural_irreps
@@ -69,7 +69,7 @@ def test_gpus_need_no_compiler_of_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(source: str) -> None:
         raise AssertionError("C++ is compiled")
 
-    monkeypatch.setattr(compiler, "library_path", none)
+    monkeypatch.setattr(library, "library_path", none)
     monkeypatch.setattr(triton_convolution, "trouble", lambda index: None)
     made = product(CASES[1], kernels="auto")
     assert kernel_of(made, LIKE, None) == made.form.key
