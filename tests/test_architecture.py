@@ -136,7 +136,7 @@ def test_consumers_name_no_backend() -> None:
     plugs = list(PLUG_POINTS)
     found = {
         (path.name, module)
-        for folder in ("nn", "models", "training", "evaluation", "calculators", "simulate")
+        for folder in ("nn", "models", "training", "evaluation", "calculators", "simulate", "drivers")
         for path in (PACKAGE / folder).rglob("*.py")
         for module in imports(path)
         if any(module.startswith(f"{package}.") and not module.endswith(".base") for package in plugs)

@@ -9,12 +9,14 @@ import typer
 from typer.core import TyperGroup
 
 from mlip import __version__
+from mlip.cli.analyse import analyse
 from mlip.cli.bench import bench
 from mlip.cli.committee import committee
 from mlip.cli.compare import compare
 from mlip.cli.data.app import data
 from mlip.cli.defects import defects
 from mlip.cli.doctor import doctor
+from mlip.cli.drive import drive
 from mlip.cli.elastic import elastic
 from mlip.cli.eos import eos
 from mlip.cli.evaluate import evaluate
@@ -106,10 +108,11 @@ def root(
 
 for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, splinify, committee, profile):
     app.command()(command)
-for command in (eos, elastic, phonons, neb):
+for command in (analyse, eos, elastic, phonons, neb):
     app.command()(command)
 app.command("import")(import_model)
 app.add_typer(defects, name="defects")
+app.add_typer(drive, name="drive")
 app.add_typer(tensor_products, name="tensor-products")
 app.add_typer(bench, name="bench")
 app.add_typer(kernels, name="kernels")

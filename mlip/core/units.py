@@ -29,3 +29,9 @@ KB: float = _ase.kB
 
 MEV: float = 1e-3
 """1 meV in eV."""
+
+KJ_PER_MOL: float = _ase.kJ / _ase.mol
+"""1 kJ/mol in eV."""
+
+ANGSTROM_PER_NM: float = 10.0
+"""1 nm in Å."""

@@ -1,0 +1,1 @@
+"""Models as engines of programs that people run already: LAMMPS, i-PI, OpenMM, torch-sim."""
