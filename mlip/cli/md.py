@@ -1,8 +1,6 @@
 """``mlip md``: molecular dynamics with a model."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +10,7 @@ import typer
 from mlip.cli.kernels import CHOICE_HELP, KernelChoice
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mlip.simulate.ensembles import Ensemble
-    from mlip.simulate.md_loop import Progress
-    from mlip.simulate.md_summary import MDSummary
 
 
 class EnsembleName(StrEnum):
@@ -35,6 +29,21 @@ class ThermostatName(StrEnum):
     nose_hoover = "nose-hoover"
 
 
+class BarostatName(StrEnum):
+    """What of the cell changes in NPT."""
+
+    isotropic = "isotropic"
+    anisotropic = "anisotropic"
+    full = "full"
+
+
+class FormatName(StrEnum):
+    """Further formats of the trajectory."""
+
+    extxyz = "extxyz"
+    h5md = "h5md"
+
+
 def md(
     structure: Annotated[Path, typer.Argument(help="Any file that ASE reads: CIF, POSCAR, xyz, traj, …")],
     model: Annotated[
@@ -51,10 +60,27 @@ def md(
         float | None, typer.Option(help="Time constant of Bussi, Nosé–Hoover and npt, fs.  [default: 100]")
     ] = None,
     pressure: Annotated[float | None, typer.Option(help="For npt, GPa.  [default: 0]")] = None,
+    barostat: Annotated[
+        BarostatName | None, typer.Option(help="For npt: volume, lengths of the axes, or all.  [default: isotropic]")
+    ] = None,
     barostat_time: Annotated[float | None, typer.Option(help="For npt, fs.  [default: 1000]")] = None,
+    final_temperature: Annotated[
+        float | None, typer.Option(help="K of the thermostat at the last step; goes there on a straight line.")
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="Runs with seeds SEED, SEED+1, …, evaluated as a batch.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities and noise.", min=0)] = 0,
     log_interval: Annotated[int, typer.Option(help="Steps between lines of thermo.csv.")] = 10,
     frame_interval: Annotated[int, typer.Option(help="Steps between frames of the trajectory.")] = 10,
+    checkpoint_interval: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 1000,
+    max_temperature: Annotated[
+        float | None, typer.Option(help="Stop above, K.  [default: 10000, or 10 times the temperature]")
+    ] = None,
+    closest: Annotated[
+        float, typer.Option(help="Stop when atoms come closer than this part of the sum of their covalent radii.")
+    ] = 0.5,
+    export: Annotated[
+        list[FormatName] | None, typer.Option("--export", help="Also write the trajectory as extxyz or h5md (HDF5).")
+    ] = None,
     keep_velocities: Annotated[
         bool, typer.Option("--keep-velocities", help="Start from the velocities in the file.")
     ] = False,
@@ -75,10 +101,10 @@ def md(
 
     Example: mlip md ethanol.xyz --model runs/ethanol/model.safetensors --temperature 300 --steps 10000
 
-    Writes trajectory.traj (positions, momenta, energies, forces), thermo.csv, final.xyz, summary.json and
-    md.png
-    into the output folder, and prints a table with the energy drift. A run that was stopped goes on with the
-    same command and --restart; a finished one is made longer with --restart and a larger --steps.
+    Writes trajectory.traj (positions, momenta, energies, forces), thermo.csv, final.xyz, summary.json and md.png
+    into the output folder, and prints a table with the energy drift. A run that was stopped or killed goes on from
+    checkpoint.npz with the same command and --restart, as if nothing had happened; a finished one is made longer with
+    --restart and a larger --steps. With --replicas every run has its own subfolder.
     """
     from mlip.core.errors import SimulationError
     from mlip.models.names import existing_model
@@ -91,23 +117,21 @@ def md(
         "pressure": pressure,
         "barostat_time": barostat_time,
     }
-    chosen = choose_ensemble(ensemble, thermostat, temperature, options)
+    chosen = choose_ensemble(ensemble, thermostat, temperature, options, barostat)
     # Before torch is imported, which takes seconds.
     for path in model:
         existing_model(path)
 
-    from mlip.simulate.structures import read_structure, write_final_structure
+    from mlip.simulate.structures import read_structure
 
     atoms = read_structure(structure, frame)
 
-    from rich.console import Console
-
     from mlip.calculators.ase import MLIPCalculator
     from mlip.calculators.committee import named
-    from mlip.simulate.md import MDFiles, run_md
-    from mlip.simulate.output import claim_folder, write_summary
-    from mlip.simulate.plots import plot_md
-    from mlip.simulate.thermo import read_thermo
+    from mlip.cli.md_output import Command, run_one, run_several
+    from mlip.simulate.ensembles import require_positive
+    from mlip.simulate.guards import Limits
+    from mlip.simulate.output import claim_folder
 
     calculator = MLIPCalculator(
         model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin, kernels=kernels and kernels.value
@@ -116,28 +140,35 @@ def md(
     for name, value in calculator.given.items():
         atoms.info.setdefault(name, value)
     advice = "continue it with --restart, replace it with --overwrite, or choose another folder with --output."
-    folder = claim_folder(output or Path(f"md_{structure.stem}"), "trajectory.traj", overwrite or restart, advice)
-    files = MDFiles(folder / "trajectory.traj", folder / "thermo.csv", restart)
-    console = Console()
-    with _progress_bar(console, timestep) as report:
-        summary = run_md(
-            atoms,
-            calculator,
-            chosen,
-            steps,
-            timestep=timestep,
-            seed=seed,
-            files=files,
-            log_interval=log_interval,
-            frame_interval=frame_interval,
-            keep_velocities=keep_velocities,
-            callback=report,
-        )
-    write_final_structure(folder, summary.atoms)
-    write_summary(folder / "summary.json", {"structure": str(structure), "model": named(model), **summary.as_dict()})
-    title = f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}"
-    plot_md(folder / "md.png", read_thermo(folder / "thermo.csv"), len(summary.atoms), title)
-    _show(summary, folder, console)
+    folder = output or Path(f"md_{structure.stem}")
+    marker = "trajectory.traj" if replicas == 1 else "replica_*/trajectory.traj"
+    for there in [marker, *(str(path.relative_to(folder)) for path in sorted(folder.glob(marker)))]:
+        claim_folder(folder, there, overwrite or restart, advice)
+    require_positive(closest=closest, **({} if max_temperature is None else {"max_temperature": max_temperature}))
+    highest = max(temperature, final_temperature or 0)
+    command = Command(
+        atoms=atoms,
+        calculator=calculator,
+        ensemble=chosen,
+        steps=steps,
+        folder=folder,
+        restart=restart,
+        labels={"structure": str(structure), "model": named(model)},
+        formats=[one.value for one in export or []],
+        options={
+            "timestep": timestep,
+            "log_interval": log_interval,
+            "frame_interval": frame_interval,
+            "checkpoint_interval": checkpoint_interval,
+            "final_temperature": final_temperature,
+            "keep_velocities": keep_velocities,
+            "limits": Limits(max_temperature or max(10_000.0, 10 * highest), closest),
+        },
+    )
+    if replicas == 1:
+        run_one(command, seed)
+    else:
+        run_several(command, replicas, seed)
 
 
 def choose_ensemble(
@@ -145,6 +176,7 @@ def choose_ensemble(
     thermostat: ThermostatName | None,
     temperature: float,
     options: Mapping[str, float | None],
+    barostat: BarostatName | None = None,
 ) -> "Ensemble":
     """Turn the names on the command line into an ensemble.
 
@@ -153,23 +185,32 @@ def choose_ensemble(
         thermostat: for nvt; None is Langevin.
         temperature: K.
         options: further parameters of the ensembles by attribute name; None where the user gave none.
+        barostat: for npt; None is isotropic.
 
     Raises:
         SimulationError: an option was given that has no effect with this ensemble.
     """
     from mlip.core.errors import SimulationError
-    from mlip.simulate import ensembles
+    from mlip.simulate import ensembles, ensembles_npt
 
+    if barostat is not None and ensemble is not EnsembleName.npt:
+        raise SimulationError(f"--barostat is for --ensemble npt, it has no effect with {ensemble}: leave it out.")
     if thermostat is not None and ensemble is not EnsembleName.nvt:
         raise SimulationError(f"--thermostat is for --ensemble nvt, it has no effect with {ensemble}: leave it out.")
     kinds = {
         EnsembleName.nve: ensembles.NVE,
-        EnsembleName.npt: ensembles.IsotropicNPT,
+        BarostatName.isotropic: ensembles_npt.IsotropicNPT,
+        BarostatName.anisotropic: ensembles_npt.AnisotropicNPT,
+        BarostatName.full: ensembles_npt.FullCellNPT,
         ThermostatName.langevin: ensembles.LangevinNVT,
         ThermostatName.bussi: ensembles.BussiNVT,
         ThermostatName.nose_hoover: ensembles.NoseHooverNVT,
     }
-    name = (thermostat or ThermostatName.langevin) if ensemble is EnsembleName.nvt else ensemble
+    methods = {
+        EnsembleName.nvt: thermostat or ThermostatName.langevin,
+        EnsembleName.npt: barostat or BarostatName.isotropic,
+    }
+    name = methods.get(ensemble, ensemble)
     kind = kinds[name]
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
@@ -177,52 +218,3 @@ def choose_ensemble(
             flag = {"time_constant": "thermostat-time"}.get(option, option).replace("_", "-")
             raise SimulationError(f"--{flag} has no effect with {name}: leave it out.")
     return kind(temperature=temperature, **given)
-
-
-@contextmanager
-def _progress_bar(console: "Console", timestep: float) -> "Iterator[Callable[[Progress], None]]":
-    """Show a bar with time left and speed; yields what is to be called after every step."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("first step", total=None)
-        first: list[tuple[int, float]] = []
-
-        def report(state: "Progress") -> None:
-            now = time.perf_counter()
-            if not first:
-                first.append((state.step, now))
-            done, seconds = state.step - first[0][0], now - first[0][1]
-            speed = f"{done * timestep * 1e-6 / seconds * 86400:.3g} ns/day" if done else ""
-            text = f"{state.temperature:.0f} K  {state.potential:.3f} eV  {speed}"
-            bar.update(task, completed=state.step, total=state.total, description=text)
-
-        yield report
-
-
-def _show(summary: "MDSummary", folder: Path, console: "Console") -> None:
-    """Print the table of an MD run."""
-    from rich.table import Table
-
-    table = Table(title=f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}")
-    table.add_column("")
-    table.add_column("", justify="right")
-    length = (summary.last_step - summary.first_step) * summary.timestep / 1000
-    table.add_row("steps", f"{summary.first_step} – {summary.last_step} ({length:g} ps)")
-    table.add_row("temperature / K", f"{summary.temperature_mean:.1f} ± {summary.temperature_std:.1f}")
-    if summary.pressure_mean is not None:
-        table.add_row("mean pressure / GPa", f"{summary.pressure_mean:.3f}")
-        table.add_row("mean volume / Å³", f"{summary.volume_mean:.3f}")
-    if summary.energy_std_mean is not None and summary.forces_std_max is not None:
-        table.add_row("mean energy spread / eV", f"{summary.energy_std_mean:.4f}")
-        table.add_row("largest force spread / eV/Å", f"{summary.forces_std_max:.4f}")
-    drift = "–" if summary.drift is None else f"{summary.drift:.4g}"
-    table.add_row("energy drift / meV/atom/ps", drift)
-    table.add_row("  drift of", summary.drift_of)
-    table.add_row("speed / ns/day", f"{summary.ns_per_day:.3g}")
-    console.print(table)
-    for note in summary.notes:
-        console.print(f"[yellow]Note:[/yellow] {note}")
-    console.print(f"Results are in {folder}", soft_wrap=True)

@@ -7,7 +7,9 @@ up heat: where total momentum is conserved, its three (and the rotations of a mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import ClassVar
 
 import numpy as np
@@ -15,11 +17,14 @@ from ase import Atoms
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.nose_hoover_chain import IsotropicMTKNPT, NoseHooverChainNVT, NoseHooverChainThermostat
+from ase.md.nose_hoover_chain import NoseHooverChainNVT, NoseHooverChainThermostat
 from ase.md.verlet import VelocityVerlet
 
 from mlip.core.errors import SimulationError
-from mlip.core.units import FS, GPA, KB
+from mlip.core.units import FS, KB
+
+CHAIN = ("_thermostat._eta", "_thermostat._p_eta")
+"""Coordinates and momenta of a Nosé–Hoover chain, as ASE names them."""
 
 
 class Ensemble(ABC):
@@ -28,14 +33,14 @@ class Ensemble(ABC):
     Attributes:
         name: how it is called in tables.
         momentum_conserved: whether total momentum stays zero.
-        has_memory: whether the integrator carries variables that a restart loses.
+        inner: dotted names of the variables of ASE's integrator that are not in the atoms.
         needs_stress: whether every step needs the stress.
         temperature: K, of the thermostat or, without one, of the initial velocities.
     """
 
     name: ClassVar[str]
     momentum_conserved: ClassVar[bool] = True
-    has_memory: ClassVar[bool] = False
+    inner: ClassVar[tuple[str, ...]] = ()
     needs_stress: ClassVar[bool] = False
     temperature: float
 
@@ -61,6 +66,40 @@ class Ensemble(ABC):
     @abstractmethod
     def conserved_energy(self, dynamics: MolecularDynamics) -> float | None:
         """Return the quantity in eV that exact integration would keep, or None if there is none."""
+
+    def set_temperature(self, dynamics: MolecularDynamics, temperature: float) -> None:
+        """Change the temperature of the thermostat from the next step on.
+
+        Masses of chains and barostats grow with it, so that their periods stay; so do their momenta.
+
+        Args:
+            dynamics: the integrator.
+            temperature: K.
+
+        Raises:
+            SimulationError: this ensemble has no thermostat.
+        """
+        raise SimulationError(f"{self.name} has no thermostat whose temperature could be changed. Use NVT or NPT.")
+
+    def state(self, dynamics: MolecularDynamics) -> dict[str, np.ndarray]:
+        """Return the variables of the integrator that are not in the atoms, by name."""
+        return {name: np.array(attrgetter(name)(dynamics), dtype=np.float64) for name in self.inner}
+
+    def set_state(self, dynamics: MolecularDynamics, state: Mapping[str, np.ndarray]) -> None:
+        """Give a new integrator the variables of another one, so that it goes on bit by bit like that one.
+
+        Raises:
+            SimulationError: variables are missing or have other shapes.
+        """
+        now = self.state(dynamics)
+        if {name: value.shape for name, value in now.items()} != {name: value.shape for name, value in state.items()}:
+            raise SimulationError(
+                f"What was saved of the integrator does not fit {self.name}. Start without a restart."
+            )
+        for name, value in state.items():
+            *owner, attribute = name.split(".")
+            target = attrgetter(".".join(owner))(dynamics) if owner else dynamics
+            setattr(target, attribute, value.copy() if value.ndim else float(value))
 
 
 @dataclass(frozen=True)
@@ -106,6 +145,10 @@ class LangevinNVT(Ensemble):
         """Return None: the bath's energy is not kept account of."""
         return None
 
+    def set_temperature(self, dynamics: MolecularDynamics, temperature: float) -> None:
+        """Change the strength of the noise."""
+        dynamics.set_temperature(temperature_K=temperature)
+
 
 @dataclass(frozen=True)
 class BussiNVT(Ensemble):
@@ -116,7 +159,7 @@ class BussiNVT(Ensemble):
     """
 
     name: ClassVar[str] = "NVT (Bussi)"
-    has_memory: ClassVar[bool] = True
+    inner: ClassVar[tuple[str, ...]] = ("transferred_energy",)
     temperature: float = 300.0
     time_constant: float = 100.0
 
@@ -137,6 +180,11 @@ class BussiNVT(Ensemble):
         """Return the total energy less what the thermostat put in."""
         return float(dynamics.atoms.get_total_energy() - dynamics.transferred_energy)
 
+    def set_temperature(self, dynamics: MolecularDynamics, temperature: float) -> None:
+        """Change the kinetic energy that is aimed at."""
+        dynamics.temp = KB * temperature
+        dynamics.target_kinetic_energy = 0.5 * dynamics.ndof * KB * temperature
+
 
 @dataclass(frozen=True)
 class NoseHooverNVT(Ensemble):
@@ -147,7 +195,7 @@ class NoseHooverNVT(Ensemble):
     """
 
     name: ClassVar[str] = "NVT (Nosé–Hoover chain)"
-    has_memory: ClassVar[bool] = True
+    inner: ClassVar[tuple[str, ...]] = ("_q", "_p", *CHAIN)
     temperature: float = 300.0
     time_constant: float = 100.0
 
@@ -167,57 +215,9 @@ class NoseHooverNVT(Ensemble):
         """Return the energy of the extended system."""
         return float(dynamics.get_conserved_energy())
 
-
-@dataclass(frozen=True)
-class IsotropicNPT(Ensemble):
-    """Constant temperature and pressure: Martyna–Tobias–Klein, the cell keeps its shape.
-
-    Attributes:
-        pressure: GPa.
-        time_constant: of the thermostat, fs.
-        barostat_time: fs.
-    """
-
-    name: ClassVar[str] = "NPT (isotropic Martyna–Tobias–Klein)"
-    has_memory: ClassVar[bool] = True
-    needs_stress: ClassVar[bool] = True
-    temperature: float = 300.0
-    pressure: float = 0.0
-    time_constant: float = 100.0
-    barostat_time: float = 1000.0
-
-    def check(self, atoms: Atoms) -> None:
-        """Refuse times that are not positive, structures that are not periodic, and constraints."""
-        super().check(atoms)
-        require_positive(thermostat_time=self.time_constant, barostat_time=self.barostat_time)
-        if not np.isfinite(self.pressure):
-            raise SimulationError(f"The pressure must be a number in GPa, got {self.pressure}.")
-        if not atoms.pbc.all():
-            raise SimulationError(
-                "NPT needs a structure that is periodic along all axes, this one has pbc "
-                f"{atoms.pbc.tolist()}. "
-                "Use NVT."
-            )
-        if atoms.constraints:
-            raise SimulationError("NPT cannot be run with fixed atoms or other constraints. Use NVT, or free them.")
-
-    def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
-        """Return ASE's integrator, with a chain made for our count of the degrees of freedom."""
-        damping = self.time_constant * FS
-        dynamics = IsotropicMTKNPT(
-            atoms,
-            timestep * FS,
-            temperature_K=self.temperature,
-            pressure_au=self.pressure * GPA,
-            tdamp=damping,
-            pdamp=self.barostat_time * FS,
-        )
-        dynamics._thermostat = nose_hoover_chain(atoms, self.temperature, damping, freedom)
-        return dynamics
-
-    def conserved_energy(self, dynamics: MolecularDynamics) -> float | None:
-        """Return the energy of the extended system."""
-        return float(dynamics.get_conserved_energy())
+    def set_temperature(self, dynamics: MolecularDynamics, temperature: float) -> None:
+        """Change the temperature of the chain."""
+        heat_chain(dynamics._thermostat, "_Q", "_p_eta", KB * temperature)
 
 
 def nose_hoover_chain(atoms: Atoms, temperature: float, damping: float, freedom: int) -> NoseHooverChainThermostat:
@@ -232,6 +232,29 @@ def nose_hoover_chain(atoms: Atoms, temperature: float, damping: float, freedom:
         temperature_K=temperature,
         tdamp=damping,
     )
+
+
+def heat_chain(chain: object, masses: str, momenta: str, energy: float) -> float:
+    """Change the temperature of one of ASE's chains; with its old masses one that is heated much runs away.
+
+    The new masses do not depend on the temperatures in between, so that a restart has the same.
+
+    Args:
+        chain: of a thermostat or barostat.
+        masses, momenta: names of its arrays.
+        energy: the new kT, eV.
+
+    Returns:
+        New over old temperature.
+    """
+    if not hasattr(chain, "_at_start"):
+        chain._at_start = chain._kT, getattr(chain, masses).copy()
+    start, at_start = chain._at_start
+    ratio = energy / chain._kT
+    setattr(chain, masses, at_start * (energy / start))
+    setattr(chain, momenta, getattr(chain, momenta) * ratio)
+    chain._kT = energy
+    return ratio
 
 
 def require_positive(**values: float) -> None:

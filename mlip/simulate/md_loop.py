@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from ase import Atoms
 from ase.md.md import MolecularDynamics
 
 from mlip.core.errors import SimulationError, StructureError
 from mlip.simulate.ensembles import Ensemble
 from mlip.simulate.guards import Limits
 from mlip.simulate.thermo import ThermoLog, ThermoRow
-from mlip.simulate.trajectory import FrameWriter
+from mlip.simulate.trajectory import FrameWriter, snapshot
 from mlip.simulate.uncertainty import spreads
 from mlip.simulate.velocities import temperature_of
 
@@ -41,25 +43,35 @@ class MDLoop:
         dynamics: ASE's integrator, with the atoms.
         ensemble: knows what is conserved.
         first_step, last_step: counted from the start of the first run.
-        first_time: fs at the first step.
+        origin: a step and its time in fs, from which times are counted.
         timestep: fs.
         freedom: degrees of freedom that carry heat.
         limits: where to stop.
         log_interval, frame_interval: in steps.
         callback: called after every step.
+        final_temperature: K, reached at the last step on a straight line from that of the ensemble at step 0; None
+            keeps it.
+        save: writes a checkpoint of a step.
+        checkpoint_interval: in steps.
+        alone: whether Ctrl-C is turned into a sentence here; among others it must reach them all.
     """
 
     dynamics: MolecularDynamics
     ensemble: Ensemble
     first_step: int
     last_step: int
-    first_time: float
+    origin: tuple[int, float]
     timestep: float
     freedom: int
     limits: Limits
     log_interval: int
     frame_interval: int
     callback: Callable[[Progress], None] | None
+    final_temperature: float | None = None
+    save: Callable[[int], None] | None = None
+    checkpoint_interval: int = 1000
+    alone: bool = True
+    _good: tuple[Atoms, dict[str, Any]] | None = field(default=None, init=False)
 
     def run(self, log: ThermoLog, frames: FrameWriter | None, record_first: bool) -> None:
         """Run to the last step.
@@ -77,41 +89,76 @@ class MDLoop:
             self._check(step)
             if record_first:
                 self._record(step, log, frames)
+                self._save(step, log)
             for step in range(self.first_step + 1, self.last_step + 1):
+                if self.final_temperature is not None:
+                    self.ensemble.set_temperature(self.dynamics, self.target(step))
                 self.dynamics.run(1)
                 self._check(step)
                 self._record(step, log, frames)
+                if self._due(step, self.checkpoint_interval):
+                    self._save(step, log)
         except (_LimitPassed, StructureError) as error:
             reason = str(error).rstrip(".")
+            self._keep_last_good(frames)
             raise SimulationError(
                 f"MD stopped at step {step}: {reason}. {_kept(frames)} Try a shorter time step, a relaxed "
-                "starting "
-                "structure, or a model trained on such structures."
+                "starting structure, "
+                "or a model trained on such structures."
             ) from error
         except KeyboardInterrupt as error:
+            if not self.alone:
+                raise
             raise SimulationError(
                 f"MD was stopped by the user at step {step}. {_kept(frames)} Continue with a restart."
             ) from error
 
+    def target(self, step: int) -> float:
+        """Return the temperature of the thermostat in K at a step."""
+        start = self.ensemble.temperature
+        final = start if self.final_temperature is None else self.final_temperature
+        return start + (final - start) * step / self.last_step
+
+    def _save(self, step: int, log: ThermoLog) -> None:
+        if self.save is not None:
+            log.sync()
+            self.save(step)
+
+    def _keep_last_good(self, frames: FrameWriter | None) -> None:
+        """Write the last state that passed all checks, unless it is in the trajectory already."""
+        if frames is not None and self._good is not None:
+            frames.write(self._good[0], **self._good[1])
+
     def _check(self, step: int) -> None:
         atoms = self.dynamics.atoms
         problem = self.limits.problem(atoms, temperature_of(atoms, self.freedom))
-        if problem is None and self._due(step, self.log_interval):
+        looked = self._due(step, self.log_interval) or self._due(step, self.frame_interval)
+        if problem is None and looked:
             problem = self.limits.contact_problem(atoms)
         if problem is not None:
             raise _LimitPassed(problem)
+        if looked:
+            self._good = snapshot(atoms), self._labels(step)
 
     def _record(self, step: int, log: ThermoLog, frames: FrameWriter | None) -> None:
-        atoms, time = self.dynamics.atoms, self.first_time + (step - self.first_step) * self.timestep
+        atoms, labels = self.dynamics.atoms, self._labels(step)
         if self._due(step, self.log_interval):
-            conserved = self.ensemble.conserved_energy(self.dynamics)
+            ramped = self.final_temperature is not None
+            conserved = None if ramped else self.ensemble.conserved_energy(self.dynamics)
+            time = labels["time_fs"]
             log.append(ThermoRow.measure(atoms, step, time, self.freedom, conserved, self.ensemble.needs_stress))
         if frames is not None and self._due(step, self.frame_interval):
             spreads(atoms)  # So that they are among the results that a frame is written with.
-            frames.write(atoms, step=step, time_fs=time, timestep_fs=self.timestep, ensemble=self.ensemble.name)
+            frames.write(atoms, **labels)
+            self._good = None
         if self.callback is not None:
             temperature = temperature_of(atoms, self.freedom)
             self.callback(Progress(step, self.last_step, temperature, float(atoms.get_potential_energy())))
+
+    def _labels(self, step: int) -> dict[str, Any]:
+        begin, at = self.origin
+        time = at + (step - begin) * self.timestep
+        return {"step": step, "time_fs": time, "timestep_fs": self.timestep, "ensemble": self.ensemble.name}
 
     def _due(self, step: int, interval: int) -> bool:
         return step % interval == 0 or step == self.last_step

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mlip.simulate.ensembles import NVE, Ensemble
+from mlip.simulate.ensembles import NVE, Ensemble, LangevinNVT
 from mlip.simulate.thermo import ThermoRow, column, energy_drift
 
 
 @dataclass(frozen=True)
 class MDSummary:
-    """The result of one MD run; on a restart, of the part since the restart.
+    """The result of one MD run, earlier parts included if it was continued from a checkpoint with the same settings.
 
     Attributes:
         atoms: final structure with velocities and calculator.
         rows: the thermodynamic log.
         ensemble: its name.
-        first_step, last_step: counted from the start of the first run.
+        first_step, last_step: of this part, counted from the start of the first run.
         timestep: fs.
         temperature_mean, temperature_std: K, over the logged steps.
         drift: meV/atom/ps, least-squares slope of the conserved quantity; None if there is none (Langevin) or
@@ -103,7 +103,8 @@ def summarise(
     conserved = column(rows, "conserved")
     drift = energy_drift(column(rows, "time"), conserved, len(atoms))
     if not np.isfinite(conserved).all():
-        drift_of = "not defined: Langevin dynamics conserves no energy"
+        langevin = isinstance(ensemble, LangevinNVT)
+        drift_of = f"not defined: {'Langevin dynamics' if langevin else 'a ramp'} conserves no energy"
     elif drift is None:
         drift_of = "not fitted: fewer than three logged steps"
     else:

@@ -90,12 +90,15 @@ class ThermoLog:
         rows: those of this run.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, continue_after: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None, continue_after: int | None = None, collect: bool = False
+    ) -> None:
         """Open the file.
 
         Args:
             path: the CSV file, or None.
             continue_after: keep the rows up to this step (a restart); None starts anew.
+            collect: count those among the rows of this run.
 
         Raises:
             SimulationError: the file cannot be written, or is no thermodynamic log.
@@ -106,7 +109,10 @@ class ThermoLog:
         if self.path is None:
             return
         kept = [] if continue_after is None or not self.path.is_file() else read_thermo(self.path)
-        text = ",".join(HEADER) + "\n" + "".join(_line(row) for row in kept if row.step <= (continue_after or 0))
+        kept = [row for row in kept if row.step <= (-1 if continue_after is None else continue_after)]
+        if collect:
+            self.rows += kept
+        text = ",".join(HEADER) + "\n" + "".join(map(_line, kept))
         write_text_atomically(self.path, text)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
@@ -126,6 +132,19 @@ class ThermoLog:
                     "restart from "
                     "the trajectory."
                 ) from error
+
+    def sync(self) -> None:
+        """Bring all rows onto the disk, so that they survive a power cut.
+
+        Raises:
+            SimulationError: the disk is full.
+        """
+        if self._file is not None:
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise SimulationError(f"Cannot write to '{self.path}' ({error.strerror or error}).") from error
 
     def __enter__(self) -> Self:
         return self
@@ -180,5 +199,6 @@ def energy_drift(time: np.ndarray, energy: np.ndarray, num_atoms: int) -> float 
 
 
 def _line(row: ThermoRow) -> str:
-    cells = (str(value) if isinstance(value, int) else f"{value:.12g}" for value in astuple(row))
+    # With all digits: a run that was continued from its log has the same averages as one that was not stopped.
+    cells = (str(value) if isinstance(value, int) else repr(float(value)) for value in astuple(row))
     return ",".join("" if cell == "nan" else cell for cell in cells) + "\n"

@@ -6,6 +6,8 @@ A frame that was cut short by a crash is not counted by the format, so what came
 from __future__ import annotations
 
 import os
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +19,11 @@ from ase.io.ulm import InvalidULMFileError
 
 from mlip.core.errors import SimulationError
 from mlip.core.fields import FIELDS, SPREADS
+
+_COUNT = 32
+"""Byte at which the format has the number of frames; the place of the table of their places follows."""
+
+_TABLE_GROWTH = 42
 
 _RESULTS = ("energy", "free_energy", "forces", "stress", "magmoms")
 
@@ -40,6 +47,21 @@ def snapshot(atoms: Atoms, **info: Any) -> Atoms:
             (frame.arrays if FIELDS[name].level == "atom" else frame.info)[name] = results[name]
     frame.calc = SinglePointCalculator(frame, **{name: results[name] for name in _RESULTS if name in results})
     return frame
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """How far a trajectory file went at some moment.
+
+    Attributes:
+        frames: in it.
+        size: bytes.
+        table: byte at which the table of the places of the frames is; it moves as the file grows.
+    """
+
+    frames: int
+    size: int
+    table: int
 
 
 class FrameWriter:
@@ -91,6 +113,22 @@ class FrameWriter:
             ) from error
         self.num_frames += 1
 
+    def mark(self) -> FileMark:
+        """Bring all frames onto the disk and return how far the file goes, for `rewind`.
+
+        Raises:
+            SimulationError: the disk is full.
+        """
+        backend = self._file.backend
+        try:
+            backend.fd.flush()
+            os.fsync(backend.fd.fileno())
+        except OSError as error:
+            raise SimulationError(
+                f"Cannot write to the trajectory '{self.path}' ({error.strerror or error})."
+            ) from error
+        return FileMark(self.num_frames, backend.fd.seek(0, os.SEEK_END), int(backend.pos0))
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -102,6 +140,37 @@ class FrameWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def rewind(path: str | os.PathLike[str], mark: FileMark) -> None:
+    """Take a trajectory back to what it was when it was marked, to the byte.
+
+    Raises:
+        SimulationError: the file is gone, shorter than it was, or cannot be written.
+    """
+    path = Path(path)
+    if mark.frames == 0:
+        path.unlink(missing_ok=True)
+        return
+    found = path.stat().st_size if path.is_file() else 0
+    if found < mark.size:
+        raise SimulationError(
+            f"The trajectory '{path}' has {found} bytes and had {mark.size} when the checkpoint was written, so it was "
+            "changed since. Put it back, or start without a restart."
+        )
+    try:
+        with path.open("r+b") as handle:
+            handle.seek(_COUNT)
+            handle.write(struct.pack("<qq", mark.frames, mark.table))
+            handle.truncate(mark.size)
+            # Places of frames that are no more; the table has room for 1, 42, 42², … of them.
+            room = 1
+            while room < mark.frames:
+                room *= _TABLE_GROWTH
+            handle.seek(mark.table + 8 * mark.frames)
+            handle.write(bytes(8 * (room - mark.frames)))
+    except OSError as error:
+        raise SimulationError(f"Cannot write the trajectory '{path}' ({error.strerror or error}).") from error
 
 
 def last_frame(path: str | os.PathLike[str]) -> Atoms:

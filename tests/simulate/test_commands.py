@@ -87,7 +87,8 @@ def test_md_and_its_restart(run, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "trajectory.traj", "thermo.csv", "final.xyz", "final.cif", "final.vasp", "summary.json", "md.png",
+        "trajectory.traj", "thermo.csv", "checkpoint.npz", "final.xyz", "final.cif", "final.vasp", "summary.json",
+        "md.png",
     }  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())
     assert abs(summary["energy_drift_meV_per_atom_per_ps"]) < 20

@@ -1,0 +1,189 @@
+"""What ``mlip md`` shows and writes: progress, tables, files of one run or of several."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlip.calculators.ase import MLIPCalculator
+    from mlip.simulate.ensembles import Ensemble
+    from mlip.simulate.md_loop import Progress
+    from mlip.simulate.md_summary import MDSummary
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the user asked for.
+
+    Attributes:
+        atoms: to start from.
+        calculator: of the model.
+        ensemble: to be sampled.
+        steps: to end at.
+        folder: for the results.
+        restart: whether to continue what is there.
+        labels: to head the summary.
+        formats: further ones for the trajectory.
+        options: of `run_md`.
+    """
+
+    atoms: "Atoms"
+    calculator: "MLIPCalculator"
+    ensemble: "Ensemble"
+    steps: int
+    folder: Path
+    restart: bool
+    labels: Mapping[str, Any]
+    formats: Sequence[str]
+    options: Mapping[str, Any]
+
+
+def run_one(command: Command, seed: int) -> None:
+    """Run once, write everything and print a table.
+
+    Raises:
+        SimulationError: see `run_md`.
+    """
+    from mlip.simulate.md import run_md
+    from mlip.simulate.md_replicas import CHECKPOINT
+    from mlip.simulate.md_start import MDFiles
+
+    console, folder = Console(), command.folder
+    files = MDFiles(folder / "trajectory.traj", folder / "thermo.csv", command.restart, folder / CHECKPOINT)
+    with _progress_bar(console, command.options["timestep"], 1) as report:
+        summary = run_md(
+            command.atoms,
+            command.calculator,
+            command.ensemble,
+            command.steps,
+            seed=seed,
+            files=files,
+            callback=lambda state: report(0, state),
+            **command.options,
+        )
+    _write(command, folder, summary)
+    _show(summary, folder, console)
+
+
+def run_several(command: Command, number: int, seed: int) -> None:
+    """Run replicas, write everything of each one and print what they agree on.
+
+    Raises:
+        Exit: a replica failed; the others went on.
+        SimulationError: all are done already.
+    """
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from mlip.simulate.md_replicas import ReplicaAverages, replicas_in, run_replicas
+    from mlip.simulate.output import write_summary
+
+    console = Console()
+    replicas = replicas_in(command.folder, number, seed)
+    with _progress_bar(console, command.options["timestep"], number) as report:
+        outcomes = run_replicas(
+            command.atoms,
+            command.calculator,
+            command.ensemble,
+            command.steps,
+            replicas,
+            restart=command.restart,
+            callback=report,
+            **command.options,
+        )
+    done = [outcome for outcome in outcomes if outcome.value is not None]
+    failed = {replicas[outcome.number].folder.name: str(outcome.error) for outcome in outcomes if outcome.error}
+    for outcome in done:
+        _write(command, replicas[outcome.number].folder, outcome.value)
+    table = Table(title=f"{len(done)} replicas of {command.atoms.get_chemical_formula()}, {command.ensemble.name}")
+    for name in ("replica", "seed", "T / K", "± / K", "drift / meV/atom/ps"):
+        table.add_column(name, justify="right")
+    for outcome in done:
+        one, replica = outcome.value, replicas[outcome.number]
+        drift = "–" if one.drift is None else f"{one.drift:.4g}"
+        spread = f"{one.temperature_std:.1f}"
+        table.add_row(replica.folder.name, str(replica.seed), f"{one.temperature_mean:.1f}", spread, drift)
+    console.print(table)
+    averages = asdict(ReplicaAverages.of([outcome.value for outcome in done])) if done else {}
+    values = {**command.labels, "replicas": number, "averages_and_errors": averages, "failed": failed}
+    write_summary(command.folder / "summary.json", values)
+    console.print(f"Results are in {command.folder}", soft_wrap=True)
+    for name, error in failed.items():
+        console.print(f"[red]{name}:[/red]", error, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _write(command: Command, folder: Path, summary: "MDSummary") -> None:
+    from mlip.simulate.export import export_trajectory
+    from mlip.simulate.output import write_summary
+    from mlip.simulate.plots import plot_md
+    from mlip.simulate.structures import write_final_structure
+    from mlip.simulate.thermo import read_thermo
+
+    write_final_structure(folder, summary.atoms)
+    write_summary(folder / "summary.json", {**command.labels, **summary.as_dict()})
+    title = f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}"
+    plot_md(folder / "md.png", read_thermo(folder / "thermo.csv"), len(summary.atoms), title)
+    for name in command.formats:
+        suffix = {"extxyz": "xyz", "h5md": "h5"}[name]
+        export_trajectory(folder / "trajectory.traj", folder / f"trajectory.{suffix}")
+
+
+@contextmanager
+def _progress_bar(console: Console, timestep: float, number: int) -> "Iterator[Callable[[int, Progress], None]]":
+    """Show a bar with time left and speed; yields what is to be called with a replica after every step of it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("first step", total=None)
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        began = time.perf_counter()
+
+        def report(which: int, state: "Progress") -> None:
+            first.setdefault(which, state.step)
+            last[which] = state.step
+            done, seconds = sum(last.values()) - sum(first.values()), time.perf_counter() - began
+            speed = f"{done * timestep * 1e-6 / seconds * 86400:.3g} ns/day" if done else ""
+            text = f"{state.temperature:.0f} K  {state.potential:.3f} eV  {speed}"
+            bar.update(task, completed=sum(last.values()), total=state.total * number, description=text)
+
+        yield report
+
+
+def _show(summary: "MDSummary", folder: Path, console: Console) -> None:
+    """Print the table of an MD run."""
+    from rich.table import Table
+
+    table = Table(title=f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}")
+    table.add_column("")
+    table.add_column("", justify="right")
+    length = (summary.last_step - summary.first_step) * summary.timestep / 1000
+    table.add_row("steps", f"{summary.first_step} – {summary.last_step} ({length:g} ps)")
+    table.add_row("temperature / K", f"{summary.temperature_mean:.1f} ± {summary.temperature_std:.1f}")
+    if summary.pressure_mean is not None:
+        table.add_row("mean pressure / GPa", f"{summary.pressure_mean:.3f}")
+        table.add_row("mean volume / Å³", f"{summary.volume_mean:.3f}")
+    if summary.energy_std_mean is not None and summary.forces_std_max is not None:
+        table.add_row("mean energy spread / eV", f"{summary.energy_std_mean:.4f}")
+        table.add_row("largest force spread / eV/Å", f"{summary.forces_std_max:.4f}")
+    drift = "–" if summary.drift is None else f"{summary.drift:.4g}"
+    table.add_row("energy drift / meV/atom/ps", drift)
+    table.add_row("  drift of", summary.drift_of)
+    table.add_row("speed / ns/day", f"{summary.ns_per_day:.3g}")
+    console.print(table)
+    for note in summary.notes:
+        console.print(f"[yellow]Note:[/yellow] {note}")
+    console.print(f"Results are in {folder}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What can be learned from the trajectory of an MD run."""

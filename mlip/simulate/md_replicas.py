@@ -1,0 +1,172 @@
+"""The same MD run several times with other random numbers, evaluated as one batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mlip.calculators.ase import MLIPCalculator
+from mlip.core.errors import ConfigError, SimulationError
+from mlip.simulate.ensembles import Ensemble
+from mlip.simulate.md import run_md
+from mlip.simulate.md_checkpoint import previous_checkpoint, read_checkpoint
+from mlip.simulate.md_loop import Progress
+from mlip.simulate.md_start import MDFiles
+from mlip.simulate.md_summary import MDSummary
+from mlip.simulate.together import Outcome, run_together
+
+CHECKPOINT = "checkpoint.npz"
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One of several runs.
+
+    Attributes:
+        seed: of its velocities and noise.
+        folder: for its files.
+    """
+
+    seed: int
+    folder: Path
+
+    def files(self, restart: bool, at: int | None = None) -> MDFiles:
+        """Return the names of its files."""
+        return MDFiles(
+            trajectory=self.folder / "trajectory.traj",
+            thermo=self.folder / "thermo.csv",
+            restart=restart,
+            checkpoint=self.folder / CHECKPOINT,
+            keep_previous=True,
+            at=at,
+        )
+
+
+def replicas_in(folder: str | os.PathLike[str], number: int, seed: int) -> list[Replica]:
+    """Return replicas with seeds ``seed``, ``seed + 1``, … in subfolders ``replica_0``, ``replica_1``, …"""
+    width = len(str(number - 1))
+    return [Replica(seed + k, Path(folder) / f"replica_{k:0{width}d}") for k in range(number)]
+
+
+def run_replicas(
+    atoms: Atoms,
+    calculator: MLIPCalculator,
+    ensemble: Ensemble,
+    steps: int,
+    replicas: Sequence[Replica],
+    *,
+    restart: bool = False,
+    callback: Callable[[int, Progress], None] | None = None,
+    **options: Any,
+) -> list[Outcome[MDSummary]]:
+    """Run replicas side by side, with one evaluation of the model for all of them in every step.
+
+    Every replica has the files of an ordinary run. A restart takes all of them up at the same step, the last one that
+    every one of them has a checkpoint of, so that the batches are the ones they would have been: sums in a batch of
+    another size are rounded otherwise. Those that are done already are not touched.
+
+    Args:
+        atoms: where all start from.
+        calculator: of the model.
+        ensemble: to be sampled.
+        steps: to end at.
+        replicas: at least one.
+        restart: continue all of them.
+        callback: called with the number of a replica after each of its steps.
+        options: of `run_md`.
+
+    Returns:
+        One outcome for each replica that was not done before, in their order.
+
+    Raises:
+        ConfigError: no replica, or two share a folder.
+        SimulationError: all of them are done.
+    """
+    if not replicas or len({replica.folder for replica in replicas}) < len(replicas):
+        raise ConfigError("Replicas need a folder each, and there must be at least one.")
+    at = _common_step(replicas, steps) if restart else [None] * len(replicas)
+    if all(step is not None and step >= steps for step in at):
+        raise SimulationError(
+            f"All {len(replicas)} replicas are already at step {steps}: ask for more steps to continue them."
+        )
+    chosen = [(k, step) for k, step in enumerate(at) if step is None or step < steps]
+
+    def task(number: int, step: int | None) -> Callable[[MLIPCalculator], MDSummary]:
+        def run(one: MLIPCalculator) -> MDSummary:
+            replica = replicas[number]
+            return run_md(
+                atoms,
+                one,
+                ensemble,
+                steps,
+                seed=replica.seed,
+                files=replica.files(step is not None, step),
+                callback=None if callback is None else lambda state: callback(number, state),
+                alone=False,
+                **options,
+            )
+
+        return run
+
+    outcomes = list(run_together([task(*one) for one in chosen], calculator))
+    found = [replace(outcome, number=chosen[outcome.number][0]) for outcome in outcomes]
+    return sorted(found, key=lambda outcome: outcome.number)
+
+
+def _common_step(replicas: Sequence[Replica], steps: int) -> list[int | None]:
+    """Return the step that each replica continues from; None where there is nothing yet."""
+    known = [_checkpoints(replica) for replica in replicas]
+    running = [max(found) for found in known if found and max(found) < steps]
+    common = min(running, default=0)
+    # One that was a checkpoint ahead of the others goes back to theirs, even if it had ended already.
+    return [None if not found else common if running and common in found else max(found) for found in known]
+
+
+def _checkpoints(replica: Replica) -> list[int]:
+    path = replica.folder / CHECKPOINT
+    return [read_checkpoint(one).step for one in (path, previous_checkpoint(path)) if one.is_file()]
+
+
+@dataclass(frozen=True)
+class ReplicaAverages:
+    """What several runs agree on; standard errors are those of the mean over replicas.
+
+    Attributes:
+        number: of replicas that ended.
+        temperature: K, mean and standard error.
+        potential: eV, likewise, of the means over the logs.
+        drift: meV/atom/ps, likewise; None where nothing is conserved.
+    """
+
+    number: int
+    temperature: tuple[float, float]
+    potential: tuple[float, float]
+    drift: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, summaries: Sequence[MDSummary]) -> ReplicaAverages:
+        """Average summaries.
+
+        Raises:
+            SimulationError: there are none.
+        """
+        if not summaries:
+            raise SimulationError("No replica ended, so there is nothing to average.")
+        drifts = [summary.drift for summary in summaries if summary.drift is not None]
+        return cls(
+            number=len(summaries),
+            temperature=_mean([summary.temperature_mean for summary in summaries]),
+            potential=_mean([float(np.mean([row.potential for row in summary.rows])) for summary in summaries]),
+            drift=_mean(drifts) if len(drifts) == len(summaries) else None,
+        )
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return float(np.mean(values)), error
