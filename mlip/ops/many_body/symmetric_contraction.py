@@ -104,9 +104,12 @@ class SymmetricContraction(ManyBodyProduct):
         if index is None:
             return torch.cat([self._contract(x[k : k + 1], own) for k, own in enumerate(weight)])
         # Which values an index has cannot be traced.
-        if not torch.compiler.is_compiling() and not 0 <= int(index.min()) <= int(index.max()) < len(weight):
+        if not torch.compiler.is_compiling():
             low, high = int(index.min()), int(index.max())
-            raise ShapeError(f"The index goes from {low} up to {high}, but there are {len(weight)} sets of weights.")
+            if low < 0:
+                raise ShapeError(f"The index must not be negative, got {low}.")
+            if high >= len(weight):
+                raise ShapeError(f"The index goes up to {high}, but there are {len(weight)} sets of weights.")
         order = torch.argsort(index, stable=True)
         if key is not None:
             return self._run(key, x, weight, order, first_edges(index[order], len(weight)))
