@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     """Have the process keep the memory of freed tensors for the next ones, instead of giving it back to the system.
 
     Otherwise every tensor of more than 32 MB is made of pages that the system has to clear first, which takes longer
-    than to compute it: training and MD of thousands of atoms become up to 1.5 times as fast, at the cost of some memory
+    than to compute it: MD of thousands of atoms becomes 1.3 times as fast and more, at the cost of some memory
     (docs/kernels.md has numbers). The ``mlip`` command does this; a script may. It cannot be undone.
 
     Returns:

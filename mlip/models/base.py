@@ -17,6 +17,7 @@ from mlip.data.elements import check_elements
 from mlip.data.graph import AtomGraph
 from mlip.data.graphs.base import GraphBuilder
 from mlip.data.inputs import Inputs, check_inputs
+from mlip.nn.convolution import Convolution
 from mlip.ops.constants import ConstantsModule
 from mlip.ops.kernels.choice import Kernels, choose_kernels
 from mlip.ops.tensor_product.base import LARGEST_DEGREE
@@ -117,6 +118,10 @@ class AtomisticModel(ConstantsModule, ABC):
             ConfigError: none of these.
         """
         self.kernels = choose_kernels(self, kernels)
+        if self.kernels == "off":
+            for part in self.modules():
+                if isinstance(part, Convolution):
+                    part.replace_messages(None)
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from e3nn.o3 import Irreps
@@ -17,6 +18,16 @@ from mlip.ops.tensor_product.base import TensorProduct
 
 MANY_EDGES = 500
 """Edges from which replaced messages are used: it depends on the structure alone, not on what came before."""
+
+
+class ReplacedMessages(Protocol):
+    """What may take the place of radial weights, product and sum."""
+
+    def fits(self, edges: Edges) -> bool:
+        """Whether it gives the same for these edges as what it replaces."""
+
+    def __call__(self, sent: Tensor, edges: Edges) -> Tensor:
+        """Return the sums of the messages."""
 
 
 class Convolution(nn.Module):
@@ -77,11 +88,15 @@ class Convolution(nn.Module):
                 weight.mul_(initial_messages)
         self.self_connection = None if self_connection is None else self_connection(irreps_in, irreps_out, elements)
         self.scale = float(num_neighbors) ** -neighbor_exponent
-        self._messages: Callable[[Tensor, Edges], Tensor] | None = None
+        self._messages: ReplacedMessages | None = None
 
-    def replace_messages(self, messages: Callable[[Tensor, Edges], Tensor] | None) -> None:
-        """Have the sums of the messages computed by a function of (features sent, edges) until the next training."""
+    def replace_messages(self, messages: ReplacedMessages | None) -> None:
+        """Have the sums of the messages computed by something else where it fits, until the next training."""
         self._messages = messages
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the replacement behind, which belongs to these weights and to this process."""
+        return {**self.__dict__, "_messages": None}
 
     def train(self, mode: bool = True) -> "Convolution":
         """Forget the replacement, which was made from weights that a training changes."""
@@ -101,7 +116,7 @@ class Convolution(nn.Module):
             ``(atoms, irreps_out.dim)``.
         """
         sent = features if self.linear_in is None else self.linear_in(features)
-        if self._messages is not None and len(edges.senders) >= MANY_EDGES:
+        if self._messages is not None and len(edges.senders) >= MANY_EDGES and self._messages.fits(edges):
             messages = self._messages(sent, edges)
         else:
             weight = self.radial_weights(edges.basis)

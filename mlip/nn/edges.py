@@ -12,7 +12,7 @@ from mlip.nn.edge_vectors import edge_vectors, safe_norm
 from mlip.nn.enveloped_basis import EnvelopedBasis
 from mlip.ops.envelope.base import Envelope
 from mlip.ops.radial.base import RadialBasis
-from mlip.ops.segment import first_edges
+from mlip.ops.segment import first_edges, is_ascending
 from mlip.ops.spherical_harmonics import spherical_harmonics
 
 
@@ -85,6 +85,6 @@ class EdgeFeatures(nn.Module):
         distances = safe_norm(vectors)
         # Dividing by a norm that may be zero has a gradient of 1e12 there; this one has a finite one.
         directions = vectors / torch.where(distances == 0, torch.ones_like(distances), distances)[:, None]
-        starts = first_edges(receivers, len(graph.positions))
+        starts = first_edges(receivers, len(graph.positions)) if is_ascending(receivers) else None
         harmonics = spherical_harmonics(self.lmax, vectors if self.solid else directions)
         return Edges(vectors, distances, harmonics, self.basis(distances), senders, receivers, starts)

@@ -60,6 +60,10 @@ class FilterWeighted(nn.Module):
         """Whether the product reads a direction from the filter."""
         return self.product.filter_is_harmonics
 
+    def kernel_key(self, like: Tensor, num_edges: int | None = None) -> str | None:
+        """Return None: there are no kernels of products with weights by degree."""
+        return None
+
     def convolve(
         self,
         x1: Tensor,

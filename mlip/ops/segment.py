@@ -23,4 +23,9 @@ def first_edges(receivers: Tensor, num_nodes: int) -> Tensor:
         receivers: ``(edges,)`` ascending.
         num_nodes: number of receivers, those without edges included.
     """
-    return torch.searchsorted(receivers, torch.arange(num_nodes + 1, device=receivers.device))
+    return torch.searchsorted(receivers.contiguous(), torch.arange(num_nodes + 1, device=receivers.device))
+
+
+def is_ascending(index: Tensor) -> bool:
+    """Whether no entry is smaller than the one before; taken for granted while something is traced."""
+    return torch.compiler.is_compiling() or bool((index[1:] >= index[:-1]).all())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlip.core.errors import ShapeError
 from mlip.ops.kernels.convolution_source import convolution_source
 from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.form import ConvolutionForm
@@ -79,8 +80,27 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
+def checked_edges(x: Tensor, y: Tensor, senders: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return senders and starts as the compiled functions read them.
+
+    Raises:
+        ShapeError: they are not int64, or lead outside of the nodes or the edges.
+    """
+    if senders.dtype != torch.int64 or starts.dtype != torch.int64:
+        raise ShapeError(f"Kernels need senders and starts in int64, got {senders.dtype} and {starts.dtype}.")
+    senders, starts = senders.contiguous(), starts.contiguous()
+    if senders.numel() != len(y) or len(starts) < 1 or int(starts[0]) != 0 or int(starts[-1]) != len(y):
+        raise ShapeError(f"There are {len(y)} edges, {senders.numel()} senders, and starts that end at another number.")
+    if len(senders):
+        low, high = senders.aminmax()
+        if int(low) < 0 or int(high) >= len(x) or bool((starts[1:] < starts[:-1]).any()):
+            raise ShapeError(f"Senders must be nodes from 0 to {len(x) - 1}, and starts ascend.")
+    return senders, starts
+
+
 def _forward(name: str, operands: list[Tensor], senders: Tensor, starts: Tensor, key: str) -> Tensor:
     operands = [operand.contiguous() for operand in operands]
+    senders, starts = checked_edges(operands[0], operands[1], senders, starts)
     nodes = len(starts) - 1
     out = operands[0].new_empty(nodes, form_of(key).out_size)
     getattr(functions(key, out.dtype), name)(
@@ -95,6 +115,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     operands, g = [operand.contiguous() for operand in operands], g.contiguous()
     x, y, w = operands[:3]
+    senders, starts = checked_edges(x, y, senders, starts)
     threads = torch.get_num_threads()
     # Every thread adds up the gradients of the senders on its own: no two write to one place.
     gx = x.new_zeros(threads, *x.shape) if wanted[0] else None
@@ -113,7 +134,8 @@ def _shape(operands: list[Tensor], starts: Tensor, key: str) -> Tensor:
 
 
 def _shapes(operands: list[Tensor], wanted: list[bool]) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(t) if want else t.new_empty(0) for t, want in zip(operands, wanted))
+    # Not empty_like, which would keep the strides of a transposed tensor.
+    return tuple(t.new_empty(t.shape if want else 0) for t, want in zip(operands, wanted))
 
 
 _LIBRARY.impl("convolution", lambda x, y, w, *edges: _forward("forward", [x, y, w], *edges), "CPU")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlip.core.errors import ShapeError
 from mlip.ops.kernels import convolution as plain
 from mlip.ops.kernels.operators import call, differentiate
 
@@ -38,8 +39,10 @@ def convolution_table(
 
 
 def _forward(x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, *edges: Any) -> Tensor:
-    senders, starts, key = edges
+    *edges, key = edges
     x, y, r = x.contiguous(), y.contiguous(), r.contiguous()
+    senders, starts = plain.checked_edges(x, y, *edges)
+    table = _checked_table(x, table, key)
     nodes = len(starts) - 1
     out = x.new_empty(nodes, plain.form_of(key).out_size)
     plain.functions(key, x.dtype).forward_table(
@@ -54,6 +57,8 @@ def _backward(
     x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, g: Tensor, senders: Tensor, starts: Tensor, key: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, y, r, g = (tensor.contiguous() for tensor in (x, y, r, g))
+    senders, starts = plain.checked_edges(x, y, senders, starts)
+    table = _checked_table(x, table, key)
     threads = torch.get_num_threads()
     gx, gy, gr = x.new_zeros(threads, *x.shape), torch.empty_like(y), torch.zeros_like(r)
     plain.functions(key, x.dtype).backward_table(
@@ -62,6 +67,15 @@ def _backward(
         ctypes.c_int64(x.numel()), plain.pointer(gy), plain.pointer(gr), threads,
     )  # fmt: skip
     return gx[0] if threads == 1 else gx.sum(0), gy, gr
+
+
+def _checked_table(x: Tensor, table: Tensor, key: str) -> Tensor:
+    if table.dtype != x.dtype or table.dim() != 3 or table.shape[1:] != (4, plain.form_of(key).weight_size):
+        raise ShapeError(
+            f"A table for features in {x.dtype} must be (cells, 4, {plain.form_of(key).weight_size}) in it, got "
+            f"{tuple(table.shape)} in {table.dtype}."
+        )
+    return table.contiguous()
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -76,12 +90,23 @@ def _gradient(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     return *found, None, None, None, None, None
 
 
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Nothing is needed for an error."""
+
+
+def _refuse(ctx: Any, *cotangents: Tensor | None) -> None:
+    raise NotImplementedError(
+        "Radial weights from tables are differentiable once; second derivatives need kernels=off, or a training."
+    )
+
+
 _LIBRARY.impl("convolution_table", _forward, "CPU")
 _LIBRARY.impl("convolution_table_backward", _backward, "CPU")
 torch.library.register_fake(
     "mlip::convolution_table", lambda *a: a[0].new_empty(a[6].shape[0] - 1, plain.form_of(a[7]).out_size)
 )
 torch.library.register_fake(
-    "mlip::convolution_table_backward", lambda *a: tuple(torch.empty_like(tensor) for tensor in a[:3])
+    "mlip::convolution_table_backward", lambda *a: tuple(tensor.new_empty(tensor.shape) for tensor in a[:3])
 )
 differentiate(_LIBRARY, "convolution_table", _gradient, _keep)
+differentiate(_LIBRARY, "convolution_table_backward", _refuse, _keep_nothing)

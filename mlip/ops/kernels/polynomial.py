@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlip.core.errors import ShapeError
 from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.library import load_library, remembered
 from mlip.ops.kernels.operators import call, differentiate
@@ -64,6 +65,14 @@ def _functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
     return load_library(polynomial_source(_FORMS[key], SCALARS[dtype]))
 
 
+def _checked(x: Tensor, p: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    if order.dtype != torch.int64 or starts.dtype != torch.int64 or p.dtype != x.dtype:
+        raise ShapeError(f"Kernels need order and starts in int64, weights in {x.dtype}; got {order.dtype}, {p.dtype}.")
+    if len(order) != len(x) or len(starts) != len(p) + 1 or int(starts[-1]) != len(order):
+        raise ShapeError(f"There are {len(x)} rows and {len(p)} sets of weights; order and starts say otherwise.")
+    return order.contiguous(), starts.contiguous()
+
+
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
     return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
@@ -71,6 +80,7 @@ def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
 def _forward(name: str, operands: list[Tensor], order: Tensor, starts: Tensor, key: str) -> Tensor:
     operands = [operand.contiguous() for operand in operands]
     x, form = operands[0], _FORMS[key]
+    order, starts = _checked(x, operands[-1], order, starts)
     out = x.new_empty(x.shape[0], form.num_outputs, form.num_channels)
     sets = ctypes.c_int64(len(starts) - 1)
     getattr(_functions(key, x.dtype), name)(
@@ -84,6 +94,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     operands = [operand.contiguous() for operand in operands]
     x, p = operands[0], operands[-2]
+    order, starts = _checked(x, p, order, starts)
     gx, gp = torch.empty_like(x), torch.zeros_like(p) if weights else None
     sets = ctypes.c_int64(len(starts) - 1)
     getattr(_functions(key, x.dtype), name)(
@@ -97,7 +108,7 @@ def _shape(x: Tensor, key: str) -> Tensor:
 
 
 def _shapes(x: Tensor, p: Tensor, weights: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(p) if weights else p.new_empty(0)
+    return x.new_empty(x.shape), p.new_empty(p.shape if weights else 0)
 
 
 _LIBRARY.impl("polynomial", lambda x, p, *rows: _forward("forward", [x, p], *rows), "CPU")

@@ -93,6 +93,8 @@ class SymmetricContraction(ManyBodyProduct):
         if not len(x):
             # No rows, but a result that knows where it comes from.
             return (x.sum() + weight.sum()).expand(0, self.irreps_out.dim)
+        if weight.dtype != x.dtype:
+            raise ShapeError(f"Features and weights must have one dtype, got {x.dtype} and {weight.dtype}.")
         key = self.kernel_key(x, len(x))
         if weight.dim() == 1:
             if key is None:
@@ -102,8 +104,12 @@ class SymmetricContraction(ManyBodyProduct):
         if index is None:
             return torch.cat([self._contract(x[k : k + 1], own) for k, own in enumerate(weight)])
         # Which values an index has cannot be traced.
-        if not torch.compiler.is_compiling() and int(index.max()) >= len(weight):
-            raise ShapeError(f"The index goes up to {int(index.max())}, but there are {len(weight)} sets of weights.")
+        if not torch.compiler.is_compiling():
+            low, high = int(index.min()), int(index.max())
+            if low < 0:
+                raise ShapeError(f"The index must not be negative, got {low}.")
+            if high >= len(weight):
+                raise ShapeError(f"The index goes up to {high}, but there are {len(weight)} sets of weights.")
         order = torch.argsort(index, stable=True)
         if key is not None:
             return self._run(key, x, weight, order, first_edges(index[order], len(weight)))

@@ -14,7 +14,7 @@ from mlip.ops.kernels.choice import kernel_for
 from mlip.ops.kernels.convolution import convolution
 from mlip.ops.kernels.form import ConvolutionForm
 from mlip.ops.layout import split_blocks
-from mlip.ops.segment import first_edges, segment_sum
+from mlip.ops.segment import first_edges, is_ascending, segment_sum
 from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, Path, TensorProduct, Weights
 from mlip.ops.tensor_product.fused import convolution_form, kernel_of, sources_of
 from mlip.ops.wigner import wigner_3j
@@ -139,7 +139,7 @@ class PathProduct(TensorProduct):
     ) -> Tensor:
         self._check_edges(x1, x2, weight, senders, receivers)
         key = self.kernel_key(x1, len(x2))
-        if key is None:
+        if key is None or (starts is None and not is_ascending(receivers)):
             return self.sum_messages(x1, x2, weight, senders, receivers, num_nodes)
         rows = weight.expand(len(x2), -1) if weight.dim() == 1 else weight
         starts = first_edges(receivers, num_nodes) if starts is None else starts

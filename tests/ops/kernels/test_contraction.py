@@ -28,6 +28,8 @@ except NoCompiler as error:
 
 TABLE = NonzeroTable((3, 2, 4), ((0, 0, 1, 0.5), (0, 1, 3, -1.25), (1, 1, 0, 2.0), (2, 0, 2, 0.75), (2, 1, 2, -0.3)))
 SLOW = pytest.mark.slow
+# The contracts of products run the same code in the quick tests.
+pytestmark = SLOW
 WEIGHTED = WeightedTable(TABLE, outputs=(0, 1, 1, 2), weights=(1, 0, 0, 1))
 
 

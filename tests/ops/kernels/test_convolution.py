@@ -7,6 +7,7 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
+from mlip.core.errors import ShapeError
 from mlip.ops.kernels.compiler import NoCompiler, compiler
 from mlip.ops.kernels.convolution import convolution, prepare
 from mlip.ops.kernels.convolution_table import convolution_table
@@ -186,3 +187,32 @@ def test_weights_from_a_table(dtype, case, tolerance) -> None:
     pairs = [torch.autograd.grad(result, [x, y, r], cotangent) for result in (found, expected)]
     for one, other in zip(*pairs):
         assert gap(one, other) < 20 * tolerance
+
+
+def test_edges_that_lead_nowhere_are_refused() -> None:
+    tp = product(SMALL)
+    x, y, w = operands(tp)
+    key, starts = prepare(tp.form, x.dtype), first_edges(RECEIVERS, NODES)
+    for senders, ends in (
+        (SENDERS.int(), starts),
+        (SENDERS + len(x), starts),
+        (SENDERS - 1 - SENDERS.min(), starts),
+        (SENDERS, starts - 1),
+        (SENDERS, starts.flip(0)),
+        (SENDERS[1:], starts),
+    ):
+        with pytest.raises(ShapeError):
+            convolution(x, y, w, senders, ends, key)
+
+
+def test_receivers_in_no_order_and_strides() -> None:
+    tp = product(SMALL)
+    x, y, w = operands(tp)
+    tp.kernels = "on"
+    expected = tp.convolve(x, y, w, SENDERS, RECEIVERS, NODES)
+    order = torch.arange(len(SENDERS)).flip(0)
+    found = tp.convolve(x, y[order], w[order], SENDERS[order], RECEIVERS[order], NODES)
+    assert gap(found, expected) < 1e-13
+    columns = torch.stack([SENDERS, RECEIVERS], dim=1)
+    found = tp.convolve(x, y, w, columns[:, 0], columns[:, 1], NODES)
+    assert gap(found, expected) < 1e-15

@@ -104,6 +104,7 @@ def test_no_rows(product: SymmetricContraction) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_torch_knows_the_operator() -> None:
     product = SymmetricContraction(Irreps("2x0e+2x1o"), Irreps("2x0e"), 2).double()
     key = kernels.prepare(product.form, torch.float64)

@@ -69,6 +69,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transforms_are_those_of_plain_torch(layer: Layer, name: str) -> None:
     transformed = TRANSFORMS[name](layer)

@@ -147,6 +147,7 @@ def test_the_functions_are_those_of_the_cpu(case, dtype, tolerance) -> None:
         assert gap(one, other) < 5 * tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
 def test_one_gradient_alone(wanted) -> None:
@@ -222,6 +223,7 @@ def test_nodes_that_nobody_receives_from_are_not_read() -> None:
     assert all(t.isfinite().all() for t in triton_convolution.backward("backward", tensors, g, *edges, [True] * 3))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 def test_second_derivatives_through_autograd(monkeypatch) -> None:
     monkeypatch.setattr(convolution, "_forward", triton_convolution.forward)
