@@ -17,7 +17,7 @@ def analyse(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: RUN/analysis]")] = None,
 ) -> None:
-    """Analyse molecular dynamics: drift, radial distribution, diffusion, vibrational spectrum, bonds.
+    """Analyse a simulation: drift, diffusion, spectra.
 
     Example: mlip analyse md_ethanol --skip 1000
 

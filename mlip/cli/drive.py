@@ -14,7 +14,10 @@ drive = typer.Typer(
 
 @drive.callback()
 def root() -> None:
-    """Give energies and forces to another program over a socket; LAMMPS, OpenMM and torch-sim are driven in Python."""
+    """Give energies and forces to another program (i-PI).
+
+    LAMMPS, OpenMM and torch-sim are driven from Python, see docs/drivers.md.
+    """
 
 
 @drive.command()

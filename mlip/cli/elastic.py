@@ -27,7 +27,7 @@ def elastic(
     device: common.Device = "cpu",
     dtype: common.Dtype = "float64",
 ) -> None:
-    """Elastic constants of a crystal, from the stress of strained cells with relaxed ions.
+    """Elastic constants of a crystal with relaxed ions.
 
     Example: mlip elastic silicon.cif --model sevennet-0 --relax
 

@@ -26,7 +26,7 @@ def eos(
     device: common.Device = "cpu",
     dtype: common.Dtype = "float64",
 ) -> None:
-    """Equilibrium volume and bulk modulus of a crystal, from energies at scaled volumes.
+    """Equilibrium volume and bulk modulus of a crystal.
 
     Example: mlip eos silicon.cif --model sevennet-0 --relax
 

@@ -106,12 +106,12 @@ def root(
     keep_freed_memory()
 
 
-for command in (train, compare, evaluate, relax, md, hamiltonian, doctor, info, splinify, committee, profile):
+for command in (train, compare, evaluate, relax, md, analyse, eos, elastic, phonons, neb):
     app.command()(command)
-for command in (analyse, eos, elastic, phonons, neb):
+app.add_typer(defects, name="defects")
+for command in (hamiltonian, doctor, info, splinify, committee, profile):
     app.command()(command)
 app.command("import")(import_model)
-app.add_typer(defects, name="defects")
 app.add_typer(drive, name="drive")
 app.add_typer(tensor_products, name="tensor-products")
 app.add_typer(bench, name="bench")

@@ -26,7 +26,7 @@ def neb(
     device: common.Device = "cpu",
     dtype: common.Dtype = "float64",
 ) -> None:
-    """Barrier of a reaction or a hop: climbing-image nudged elastic band between two structures.
+    """Barrier between two structures (nudged elastic band).
 
     Example: mlip neb initial.xyz final.xyz --model sevennet-0 --relax --images 9
 

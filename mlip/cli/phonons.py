@@ -32,7 +32,7 @@ def phonons(
     device: common.Device = "cpu",
     dtype: common.Dtype = "float64",
 ) -> None:
-    """Phonons of a crystal by finite displacements (phonopy).
+    """Phonons of a crystal, by finite displacements.
 
     Example: mlip phonons silicon.cif --model sevennet-0 --relax --min-length 15
 

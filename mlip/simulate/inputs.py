@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
 from mlip.core.errors import MlipError, StructureError
 from mlip.data.formats.pymatgen_structure import read_structure as from_pymatgen
-from mlip.data.sample import Sample
-from mlip.data.store.catalogue import STORE
 from mlip.simulate.structures import read_frames, structure_problem
 
-Other = Callable[[Path], Iterable[Sample | MlipError]]
+if TYPE_CHECKING:
+    from mlip.data.sample import Sample
+
+Other = Callable[[Path], "Iterable[Sample | MlipError]"]
 """Reads a path of a format that ASE does not know; raises `MlipError` if nobody does."""
 
 SUFFIXES = (
@@ -59,7 +60,7 @@ def find_inputs(words: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for word in words:
         path = Path(word).expanduser()
-        if path.is_dir() and not (path / STORE).exists():
+        if path.is_dir() and not _is_store(path):
             inside = [one for one in sorted(path.iterdir()) if _is_structure_file(one)]
             if not inside:
                 raise StructureError(
@@ -176,6 +177,13 @@ def _structures_of_json(data: Any, where: str, key: str) -> Iterator[tuple[str, 
         for name, value in data.items() if isinstance(data, dict) else enumerate(data):
             if isinstance(value, dict | list):
                 yield from _structures_of_json(value, where, f"{key}/{name}" if key else str(name))
+
+
+def _is_store(path: Path) -> bool:
+    # Brings torch along, which takes seconds; a folder is worth that.
+    from mlip.data.store.catalogue import STORE
+
+    return (path / STORE).exists()
 
 
 def _is_structure_file(path: Path) -> bool:
