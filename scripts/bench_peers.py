@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import relaxations
 from peers.driver import BenchmarkError, Case, Measured, Turns, environment, measure
 from peers.tables import Row, growth_of, rows_of, table, write_lines
 from peers.workloads import CUTOFF, Workload, crystals, molecules, silicon, stored
@@ -101,6 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     train = command(run_train, "train")
     train.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     train.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
+    relaxations.add_arguments(command(run_relax, "relax"))
     threads = command(run_threads, "threads", [1000])
     threads.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
     for each in (md, threads):
@@ -277,6 +279,13 @@ def same_edges(workload: Workload, found: Sequence[Measured]) -> None:
         if one.facts["edges"] != workload.edges:
             edges = one.facts["edges"]
             raise BenchmarkError(f"{one.case.name} has {edges} edges in {workload.name}, ASE finds {workload.edges}.")
+
+
+def run_relax(options: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
+    """Relaxation of crystals with their cells: many as one batch, one by one, and by ASE with another calculator."""
+    workload = relaxations.workload_of(options, folder)
+    found = measure(relaxations.cases_of(options, workload), turns(options), relaxations.same_minima)
+    yield rows_of(found, workload.name)
 
 
 def run_threads(options: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from ase import Atoms
 from e3nn.o3 import Irreps
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -18,8 +19,10 @@ from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
 from mlip.ops.segment import first_edges
 from mlip.ops.tensor_product.clebsch_gordan_dense import ClebschGordanDense
+from mlip.simulate.relax import RelaxOptions, relax_with
+from mlip.simulate.relax_many import relax_many
 from peers.protocol import Prepared, serve
-from peers.tasks import convolution, convolving, dynamics, labelled, training
+from peers.tasks import Relaxed, convolution, convolving, dynamics, labelled, relaxing, training
 
 
 def prepare(task: dict[str, Any]) -> Prepared:
@@ -29,7 +32,24 @@ def prepare(task: dict[str, Any]) -> Prepared:
     facts = {"version": version("mlip-kit")}
     if task["kind"] == "md":
         return dynamics(MLIPCalculator(task["model"], kernels=task["kernels"]), task, facts)
+    if task["kind"] == "relax":
+        return _relaxation(task, facts)
     return _training(task, facts) if task["kind"] == "train" else _convolution(task, facts)
+
+
+def _relaxation(task: dict[str, Any], facts: dict[str, Any]) -> Prepared:
+    calculator = MLIPCalculator(task["model"])
+    options = RelaxOptions("FIRE", task["fmax"], task["max_steps"], relax_cell=True)
+
+    def relax(structures: list[Atoms]) -> list[Relaxed]:
+        if task["batched"]:
+            found = sorted(relax_many(structures, calculator, options), key=lambda one: one.number)
+            results = [one.result for one in found]
+        else:
+            results = [relax_with(atoms, calculator, options) for atoms in structures]
+        return [(one.after.energy, one.atoms.get_volume(), one.steps) for one in results]
+
+    return relaxing(relax, task, facts)
 
 
 def _training(task: dict[str, Any], facts: dict[str, Any]) -> Prepared:

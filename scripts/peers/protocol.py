@@ -24,6 +24,10 @@ def _nothing() -> None:
     """Do nothing before a step."""
 
 
+def _no_answer(order: dict[str, Any]) -> dict[str, Any]:
+    raise ValueError(f"This task answers no {', '.join(order)}.")
+
+
 @dataclass
 class Step:
     """What is timed.
@@ -44,18 +48,20 @@ class Prepared:
     Attributes:
         steps: by name, in the order in which they are measured.
         facts: what the driver is told of it: versions, sizes, and results to be compared with those of others.
+        answer: to orders of the task's own.
     """
 
     steps: dict[str, Step]
     facts: dict[str, Any]
+    answer: Callable[[dict[str, Any]], dict[str, Any]] = _no_answer
 
 
 def serve(prepare: Callable[[dict[str, Any]], Prepared]) -> None:
     """Answer the driver until it closes the pipe of standard input; answers go to the pipe of the only argument.
 
     The first line is ``{"task": …, "threads": n}``, answered by the facts; then ``{"turn": step, "repeat": n}`` is
-    answered by seconds a repetition, CPU (all threads) and wall, and ``{"memory": step}`` by megabytes. Errors are not
-    caught: the driver reads the last line of the traceback.
+    answered by seconds a repetition, CPU (all threads) and wall, and ``{"memory": step}`` by megabytes; other orders
+    are the task's. Errors are not caught: the driver reads the last line of the traceback.
     """
     answers = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
     # A compiler that is started holds no pipe open.
@@ -71,8 +77,10 @@ def serve(prepare: Callable[[dict[str, Any]], Prepared]) -> None:
             answer = {"steps": list(prepared.steps), "torch": torch.__version__, **prepared.facts}
         elif "turn" in order:
             answer = turn(prepared.steps[order["turn"]], order["repeat"])
-        else:
+        elif "memory" in order:
             answer = memory(prepared.steps[order["memory"]])
+        else:
+            answer = prepared.answer(order)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -17,7 +17,7 @@ from sevenn.train.dataload import unlabeled_atoms_to_graph
 from torch_geometric.data import Batch
 
 from peers.protocol import Prepared, serve
-from peers.tasks import dynamics, labelled, training
+from peers.tasks import calculating, dynamics, labelled, relax_one_by_one, relaxing, training
 
 HIDDEN = "128x0e+64x1e+32x2e"
 
@@ -25,8 +25,13 @@ HIDDEN = "128x0e+64x1e+32x2e"
 def prepare(task: dict[str, Any]) -> Prepared:
     """Build the step of a task."""
     facts = {"version": version("sevenn")}
-    if task["kind"] == "md":
-        return dynamics(SevenNetCalculator(task["checkpoint"], device="cpu"), task, facts)
+    if task["kind"] != "train":
+        calculator = SevenNetCalculator(task["checkpoint"], device="cpu")
+        if task["kind"] == "calculator":
+            return calculating(calculator, facts)
+        if task["kind"] == "relax":
+            return relaxing(relax_one_by_one(calculator, task), task, facts)
+        return dynamics(calculator, task, facts)
     structures, labels = labelled(task, torch.float32)
     model = network(task)
     model.train()

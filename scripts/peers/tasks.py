@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.filters import FrechetCellFilter
 from ase.io import read
 from ase.neighborlist import neighbor_list
+from ase.optimize import FIRE
 from torch import Tensor
 
 from peers.protocol import Prepared, Step
@@ -42,6 +44,59 @@ def dynamics(calculator: Any, task: dict[str, Any], facts: dict[str, Any]) -> Pr
     energy, forces = evaluate()
     results = {"atoms": len(atoms), "energy": float(energy), "forces": np.asarray(forces, dtype=float).tolist()}
     return Prepared({"MD step": Step(evaluate, move)}, {**facts, **results})
+
+
+def calculating(calculator: Any, facts: dict[str, Any]) -> Prepared:
+    """Return what answers structures (``numbers``, ``positions``, ``cell``, ``pbc``) by energy, forces and stress."""
+
+    def answer(order: dict[str, Any]) -> dict[str, Any]:
+        atoms = Atoms(order["numbers"], order["positions"], cell=order["cell"], pbc=order["pbc"])
+        atoms.calc = calculator
+        arrays = {"forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        numbers = {name: np.asarray(array, dtype=float).tolist() for name, array in arrays.items()}
+        return {"energy": float(atoms.get_potential_energy()), **numbers}
+
+    return Prepared({}, facts, answer)
+
+
+Relaxed = tuple[float, float, int]
+"""Energy (eV) and volume (Å³) in the end, and the number of steps."""
+
+
+def relaxing(relax: Callable[[list[Atoms]], list[Relaxed]], task: dict[str, Any], facts: dict[str, Any]) -> Prepared:
+    """Return the step that relaxes a group of structures with their cells, the next group every time.
+
+    The groups are every so-manieth structure of a file. What became of the first group is among the facts.
+    """
+    structures = [
+        Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in read(task["structures"], index=":")
+    ]  # fmt: skip
+    groups = [structures[start :: task["groups"]] for start in range(task["groups"])]
+    place = 0
+
+    def advance() -> None:
+        nonlocal place
+        place = (place + 1) % len(groups)
+
+    found = relax(groups[0])
+    counts = {"structures": len(structures), "atoms": sum(map(len, structures))}
+    return Prepared({"relaxation": Step(lambda: relax(groups[place]), advance)}, {**facts, **counts, "relaxed": found})
+
+
+def relax_one_by_one(calculator: Any, task: dict[str, Any]) -> Callable[[list[Atoms]], list[Relaxed]]:
+    """Return what relaxes structures as a script for ASE does: FIRE with a Frechet cell filter, one after the other."""
+
+    def relax(structures: list[Atoms]) -> list[Relaxed]:
+        found = []
+        for atoms in structures:
+            own = atoms.copy()
+            own.calc = calculator
+            optimizer = FIRE(FrechetCellFilter(own), logfile=None)
+            optimizer.run(fmax=task["fmax"], steps=task["max_steps"])
+            found.append((float(own.get_potential_energy()), float(own.get_volume()), optimizer.nsteps))
+        return found
+
+    return relax
 
 
 @dataclass
