@@ -32,7 +32,7 @@ def plain(of: AtomisticModel) -> float:
     return energy(other)
 
 
-def double_in_place(of: AtomisticModel) -> None:
+def scale_in_place(of: AtomisticModel) -> None:
     with torch.no_grad():
         for part in convolutions(of):
             for parameter in part.radial_weights.parameters():
@@ -44,7 +44,7 @@ def load_other_weights(of: AtomisticModel) -> None:
 
 
 CHANGES: dict[str, Callable[[AtomisticModel], object]] = {
-    "weights in place": double_in_place,
+    "weights in place": scale_in_place,
     "load_state_dict": load_other_weights,
     "float": lambda of: of.float(),
 }
