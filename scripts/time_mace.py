@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import math
 import statistics
 import time
 from multiprocessing import get_context
@@ -22,6 +23,7 @@ from ase import Atoms
 from ase.io import read
 from torch_geometric.data import Batch
 
+from mlip.core.peak_memory import forget_peak_memory, peak_memory
 from mlip.data.build_graph import build_graph
 from mlip.models.build import build_model
 from mlip.nn.derivatives import predict
@@ -175,15 +177,13 @@ def reset_peak() -> float:
     """Give free memory back, forget the peak so far, and return the memory in use, MB."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")
+    forget_peak_memory()
     return peak()
 
 
 def peak() -> float:
     """Return the highest resident memory since the last reset, MB."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+    return (peak_memory() or math.nan) / 2**20
 
 
 if __name__ == "__main__":

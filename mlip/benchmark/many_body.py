@@ -12,6 +12,7 @@ from mlip.benchmark.inputs import random_features, require_memory
 from mlip.benchmark.plan import Plan
 from mlip.benchmark.workload import Workload
 from mlip.core.errors import ConfigError
+from mlip.ops.kernels.choice import choose_kernels
 from mlip.ops.layout import natural_irreps, to_e3nn
 from mlip.ops.many_body.base import ManyBodyProduct
 from mlip.ops.tensor_product.base import coupled_paths
@@ -51,6 +52,7 @@ class ManyBodyCase:
         """Return a backend with its inputs: features, and one set of weights for all rows."""
         product = factory(self.irreps_in, self.irreps_out, self.plan.correlation)
         product = product.to(dtype=dtype, device=self.plan.device)
+        choose_kernels(product, self.plan.kernels)
         polynomials = sum(term.count for term in product.terms)
         weight = self._place(_weight(product.weight_numel), dtype)
         inputs = (self._place(self.x[:rows], dtype), weight)

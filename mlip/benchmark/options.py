@@ -31,13 +31,14 @@ def plan_of(
     dtype: str,
     device: str,
     threads: int,
+    kernels: str,
     max_memory: float,
 ) -> Plan:
     """Return a plan in which every entry is what is measured.
 
     Args:
-        operator, mode, weights, correlation, channels, rows, rounds, passes, antisymmetric, dtype, device, threads:
-            as in :class:`Plan`; None for what the user has left open.
+        operator, mode, weights, correlation, channels, rows, rounds, passes, antisymmetric, dtype, device, threads,
+            kernels: as in :class:`Plan`; None for what the user has left open.
         paper: the protocol of The Price of Freedom for what is left open.
         full: outputs up to the sum of the degrees.
         max_memory: GB.
@@ -68,6 +69,7 @@ def plan_of(
         dtype=one_of("dtype", dtype, ("float32", "float64")),
         device=_device(device),
         threads=threads,
+        kernels=kernels,
         passes=tuple(several_of("passes", passes or ("forward" if paper else "all"), PASSES)),
         max_memory=max_memory * 1e9,
         **protocol,

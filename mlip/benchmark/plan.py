@@ -28,6 +28,7 @@ class Plan:
         truncated: outputs up to the degree of the inputs, as the layers of a model keep; else up to the sum.
         antisymmetric: outputs of both parities.
         dtype, device, threads: where and in what.
+        kernels: of the backends that have any, see :data:`mlip.ops.kernels.choice.Kernels`.
         passes: see ``PASSES``.
         rounds, round_seconds, warmup: protocol of the timing: turns of every candidate, length of a turn (0 for
             one call a turn), calls before the first turn.
@@ -45,6 +46,7 @@ class Plan:
     dtype: str = "float32"
     device: str = "cpu"
     threads: int = 1
+    kernels: str = "auto"
     passes: tuple[str, ...] = PASSES
     rounds: int = 7
     round_seconds: float = 0.05

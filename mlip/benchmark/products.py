@@ -15,6 +15,7 @@ from mlip.benchmark.inputs import random_features, random_harmonics, require_mem
 from mlip.benchmark.plan import BASELINE, Plan
 from mlip.benchmark.workload import Workload
 from mlip.core.errors import ConfigError, MlipError
+from mlip.ops.kernels.choice import choose_kernels
 from mlip.ops.layout import from_e3nn, split_blocks, to_e3nn
 from mlip.ops.tensor_product.base import TensorProduct, coupled_paths
 from mlip.ops.tensor_product.clebsch_gordan import restore_wigner_buffers
@@ -84,6 +85,7 @@ class ProductCase:
         sizes = {"width": product.irreps_out.dim, "weights": product.weight_numel}
         self._require_room(**sizes)
         product = product.to(dtype=dtype, device=self.plan.device)
+        choose_kernels(product, self.plan.kernels)
         inputs = [self._place(self.x1[:rows], dtype), self._place(self.x2[:rows], dtype)]
         if product.weight_numel:
             inputs.append(self._place(self._weight(product.weight_numel, rows), dtype))

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from statistics import median
 
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
@@ -18,6 +17,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from mlip.benchmark.profile_steps import Step
 from mlip.core.errors import ConfigError
 from mlip.core.files import write_text_atomically
+from mlip.core.peak_memory import forget_peak_memory, peak_memory
 from mlip.evaluation.plots import COLOURS, new_figure, save_png
 
 WARMUP, LEAST_STEPS = 2, 3
@@ -67,7 +67,7 @@ def measure_throughput(
     """
     # What the size before has left would count.
     gc.collect()
-    _forget_peak()
+    forget_peak_memory()
     for _ in range(WARMUP):
         step.run()
     times: list[tuple[float, float]] = []
@@ -78,6 +78,7 @@ def measure_throughput(
         times.append((time.perf_counter() - wall, time.process_time() - cpu))
         if report is not None:
             report(min(1.0, (time.perf_counter() - begin) / max(seconds, 1e-9)))
+    peak = peak_memory()
     walls = [wall for wall, _ in times]
     middle = median(walls)
     return Throughput(
@@ -91,7 +92,7 @@ def measure_throughput(
         cpu_ms=1e3 * median(cpu for _, cpu in times),
         atom_steps_per_second=step.num_atoms / middle,
         ns_per_day=None if timestep is None else 86_400 * 1e-6 * timestep / middle,
-        peak_mb=_peak_mb(),
+        peak_mb=None if peak is None else 1e-6 * peak,
     )
 
 
@@ -161,19 +162,3 @@ def plot_throughput(path: str | os.PathLike[str], rows: Sequence[Throughput], ti
         axes.grid(alpha=0.3, which="both")
     figure.suptitle(title, fontsize=10)
     save_png(figure, path)
-
-
-def _forget_peak() -> None:
-    """Have the system measure the peak memory of this process anew, where it can."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _peak_mb() -> float | None:
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return None
-    return 1.024e-3 * int(found[1]) if found else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlip.cli.kernels import KernelChoice
 from mlip.cli.tensor_products import component_factories
 from mlip.cli.throughput import bench_md, bench_train
 
@@ -59,6 +60,7 @@ def tensor_products(
     antisymmetric: Annotated[bool, typer.Option("--antisymmetric", help="Outputs of both parities.")] = False,
     threads: Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = "cpu",
+    kernels: Annotated[KernelChoice, typer.Option(help="Generated kernels, or plain torch.")] = KernelChoice.auto,
     rounds: Annotated[int | None, typer.Option(help="Turns of every candidate. [7]", min=1)] = None,
     paper: Annotated[
         bool,
@@ -100,6 +102,7 @@ def tensor_products(
         dtype=dtype,
         device=device,
         threads=threads,
+        kernels=kernels.value,
         max_memory=max_memory,
     )
     degrees = parse_degrees(lmax)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
+
+from mlip.core.peak_memory import forget_peak_memory, peak_memory
 
 KEPT = 1000
 """Steps whose time is kept: the last ones."""
@@ -50,7 +49,7 @@ class StepMeter(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if pl_module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pl_module.device)
+            forget_peak_memory(pl_module.device)
 
     def on_train_batch_start(self, *args: Any) -> None:
         if self._stamp is None:
@@ -80,23 +79,6 @@ class StepMeter(Callback):
 def ends_step(trainer: L.Trainer) -> bool:
     """Return whether the optimiser stepped after the batch that has just ended, or gradients are still collected."""
     return (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Return the highest memory so far in bytes: of the tensors on a GPU, else of this process; None where unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # getrusage would count what the program had that started this one.
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None
 
 
 def _now() -> tuple[float, float]:

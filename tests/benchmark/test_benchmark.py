@@ -44,6 +44,15 @@ def test_baseline_is_the_same_product(mode: str, weights: str) -> None:
     assert float((ours.result() - theirs.result()).abs().max()) < 1e-12
 
 
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_kernels_are_those_of_the_plan(kernels: str) -> None:
+    plan = replace(TINY, kernels=kernels)
+    products = ProductCase(plan, "mimo", 1), ClebschGordanDense
+    powers = ManyBodyCase(plan, "mimo", 1), factory("many_body", "symmetric_contraction")
+    for case, make in (products, powers):
+        assert case.candidate(make, 7, torch.float64).function.kernels == kernels
+
+
 def test_baseline_of_the_convolution() -> None:
     case = ProductCase(replace(TINY, operator="convolution"), "mimo", 2)
     ours, theirs = case.candidate(ClebschGordanDense, 5, torch.float64), case.baseline(5, torch.float64)

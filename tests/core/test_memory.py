@@ -1,10 +1,15 @@
-"""Memory of freed tensors."""
+"""Memory of freed tensors, and the most that was held."""
 
+import mmap
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from mlip.core.peak_memory import forget_peak_memory, peak_memory
 
 COUNT = """
 import resource
@@ -40,3 +45,29 @@ def test_pages_are_cleared_once() -> None:
 
 def test_the_environment_can_forbid_it() -> None:
     assert run("keep", MLIP_KEEP_MEMORY="0")[0] == "False"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads the memory of a process from /proc")
+def test_peak_memory_is_between_what_is_used_and_what_the_system_says() -> None:
+    import resource
+
+    resident = 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+    peak = peak_memory()
+    # The system's number may be that of a larger process that started this one.
+    assert resident <= 1.02 * peak
+    assert peak <= 1.02 * 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not begin anew")
+def test_a_peak_is_forgotten() -> None:
+    size = 200_000_000
+    forget_peak_memory()
+    before = peak_memory()
+    # Not a tensor, whose memory the process may keep.
+    with mmap.mmap(-1, size) as block:
+        for page in range(0, size, mmap.PAGESIZE):
+            block[page] = 1
+    high = peak_memory()
+    assert high - before > 0.95 * size
+    forget_peak_memory()
+    assert high - peak_memory() > 0.9 * size

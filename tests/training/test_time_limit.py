@@ -19,7 +19,7 @@ from mlip.training import step_cost
 from mlip.training.checkpoints import MODEL
 from mlip.training.losses.penalties import L2
 from mlip.training.schedules import WarmupCosine
-from mlip.training.step_cost import StepMeter, peak_memory
+from mlip.training.step_cost import StepMeter
 from mlip.training.time_limit import CLOCKS, TimeLimit, time_limit
 from tests.training.setup import make_run, run_training
 
@@ -152,14 +152,3 @@ def test_the_cost_of_a_step_leaves_out_validations(monkeypatch, batches_per_step
     resumed.load_state_dict(meter.state_dict())
     assert resumed.cost() == meter.cost()
     assert StepMeter().cost().seconds is None
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads the memory of a process from /proc")
-def test_peak_memory_is_between_what_is_used_and_what_the_system_says():
-    import resource
-
-    resident = 4096 * int(Path("/proc/self/statm").read_text().split()[1])
-    peak = peak_memory(torch.device("cpu"))
-    # The system's number may be that of a larger process that started this one.
-    assert resident <= 1.02 * peak
-    assert peak <= 1.02 * 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mlip.ops.kernels.contraction_source import contraction_source, read_slots
 from mlip.ops.kernels.cpp import SCALARS
-from mlip.ops.kernels.library import load_library, remembered
+from mlip.ops.kernels.library import load_library, pointers, remembered
+from mlip.ops.kernels.operators import check_operands
 from mlip.ops.tensor_product.nonzeros import Form, Operands, Shared
 
 
@@ -19,7 +20,8 @@ def prepare(form: Form, wanted: tuple[int, ...], shared: Shared, operands: Opera
     Raises:
         mlip.ops.kernels.compiler.NoCompiler: it cannot be built here.
     """
-    _function(form, wanted, shared, operands)
+    given = [operands[slot] for slot in read_slots(form, wanted)]
+    _library(form, wanted, shared, max(operand.shape[2] for operand in given), given[0].dtype)
     return "contraction"
 
 
@@ -30,27 +32,29 @@ def evaluate_native(form: Form, wanted: tuple[int, ...], shared: Shared, operand
         form, wanted, shared, operands: as there; operands of one dtype, float32 or float64, on the CPU.
 
     Raises:
+        ShapeError: an operand has another shape or dtype than the form and the others ask for.
         mlip.ops.kernels.compiler.NoCompiler: it cannot be built here.
     """
-    function = _function(form, wanted, shared, operands)
     read = read_slots(form, wanted)
     given = [operands[slot].contiguous() for slot in read]
     # A row that all share says nothing of how many there are.
     rows = max((operand.shape[0] for slot, operand in zip(read, given) if 0 not in shared[slot]), default=1)
     channels = max(operand.shape[2] for operand in given)
+    check_operands(
+        given[0].dtype,
+        (
+            (f"operand {s}", operand, (1 if 0 in shared[s] else rows, form.sizes[s], 1 if 2 in shared[s] else channels))
+            for s, operand in zip(read, given)
+        ),
+    )
+    function = _library(form, wanted, shared, channels, given[0].dtype)
     results = [given[0].new_empty(rows, form.sizes[slot], 1 if 2 in shared[slot] else channels) for slot in wanted]
     arguments: list[object] = []
     for operand in given:
         stride = 0 if operand.shape[0] != rows else operand.shape[1] * operand.shape[2]
-        arguments += [ctypes.c_void_p(operand.data_ptr()), ctypes.c_int64(stride)]
-    arguments += [ctypes.c_void_p(result.data_ptr()) for result in results]
-    function.evaluate(*arguments, ctypes.c_int64(rows), torch.get_num_threads())
+        arguments += [*pointers(operand), ctypes.c_int64(stride)]
+    function.evaluate(*arguments, *pointers(*results), ctypes.c_int64(rows), torch.get_num_threads())
     return [r.sum(0, keepdim=True) if 0 in shared[slot] else r for slot, r in zip(wanted, results)]
-
-
-def _function(form: Form, wanted: tuple[int, ...], shared: Shared, operands: Operands) -> ctypes.CDLL:
-    given = [operands[slot] for slot in read_slots(form, wanted)]
-    return _library(form, wanted, shared, max(operand.shape[2] for operand in given), given[0].dtype)
 
 
 @remembered

@@ -12,8 +12,8 @@ from mlip.core.errors import ShapeError
 from mlip.ops.kernels.convolution_source import convolution_source
 from mlip.ops.kernels.cpp import SCALARS
 from mlip.ops.kernels.form import ConvolutionForm
-from mlip.ops.kernels.library import load_library, remembered
-from mlip.ops.kernels.operators import call, differentiate
+from mlip.ops.kernels.library import load_library, pointers, remembered
+from mlip.ops.kernels.operators import call, check_operands, differentiate, differentiate_again, keep
 
 _FORMS: dict[str, ConvolutionForm] = {}
 
@@ -22,6 +22,7 @@ _LIBRARY = torch.library.Library("mlip", "FRAGMENT")
 _OPERANDS = "Tensor x, Tensor y, Tensor w"
 _TANGENTS = "Tensor hx, Tensor hy, Tensor hw"
 _EDGES = "Tensor senders, Tensor starts, str key"
+_NAMES = ("x", "y", "w", "hx", "hy", "hw")
 _LIBRARY.define(f"convolution({_OPERANDS}, {_EDGES}) -> Tensor")
 _LIBRARY.define(f"convolution_backward({_OPERANDS}, Tensor g, {_EDGES}, bool[] wanted) -> (Tensor, Tensor, Tensor)")
 _LIBRARY.define(f"convolution_tangent({_OPERANDS}, {_TANGENTS}, {_EDGES}) -> Tensor")
@@ -75,22 +76,53 @@ def functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
     return load_library(convolution_source(_FORMS[key], SCALARS[dtype]))
 
 
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Return where the numbers of a tensor begin; null for None."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def check_shapes(
+    form: ConvolutionForm, operands: list[Tensor], senders: Tensor, starts: Tensor, g: Tensor | None = None
+) -> None:
+    """Compare operands with a form, without a look at the numbers in them.
+
+    Args:
+        form: what is computed.
+        operands: x, y and w, or these and their tangents.
+        senders, starts: see :func:`convolution`.
+        g: cotangent of the result.
+
+    Raises:
+        ShapeError: one has another shape or dtype than the form and the others ask for.
+    """
+    x, y = operands[:2]
+    edges = y.shape[:1]
+    shapes = (*x.shape[:1], form.x_size), (*edges, form.y_size), (*edges, form.weight_size)
+    check_operands(x.dtype, zip(_NAMES, operands, shapes * (len(operands) // 3)))
+    check_indices(form, y, senders, starts, g)
+
+
+def check_indices(form: ConvolutionForm, y: Tensor, senders: Tensor, starts: Tensor, g: Tensor | None) -> None:
+    """Compare senders, starts and the cotangent of the result with the edges, as :func:`check_shapes` does.
+
+    Raises:
+        ShapeError: one has another shape or dtype than they ask for.
+    """
+    if senders.dtype != torch.int64 or starts.dtype != torch.int64:
+        raise ShapeError(f"Kernels need senders and starts in int64, got {senders.dtype} and {starts.dtype}.")
+    if senders.shape != y.shape[:1] or starts.dim() != 1 or not len(starts):
+        raise ShapeError(
+            f"Kernels need a sender for each of {len(y)} edges, and starts in a list with one entry at least, got "
+            f"{tuple(senders.shape)} and {tuple(starts.shape)}."
+        )
+    if g is not None:
+        check_operands(y.dtype, [("g", g, (len(starts) - 1, form.out_size))])
 
 
 def checked_edges(x: Tensor, y: Tensor, senders: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Return senders and starts as the compiled functions read them.
 
     Raises:
-        ShapeError: they are not int64, or lead outside of the nodes or the edges.
+        ShapeError: they lead outside of the nodes or the edges.
     """
-    if senders.dtype != torch.int64 or starts.dtype != torch.int64:
-        raise ShapeError(f"Kernels need senders and starts in int64, got {senders.dtype} and {starts.dtype}.")
     senders, starts = senders.contiguous(), starts.contiguous()
-    if senders.numel() != len(y) or len(starts) < 1 or int(starts[0]) != 0 or int(starts[-1]) != len(y):
-        raise ShapeError(f"There are {len(y)} edges, {senders.numel()} senders, and starts that end at another number.")
+    if int(starts[0]) != 0 or int(starts[-1]) != len(y):
+        raise ShapeError(f"Starts must go from 0 to the number of edges, {len(y)}.")
     if len(senders):
         low, high = senders.aminmax()
         if int(low) < 0 or int(high) >= len(x) or bool((starts[1:] < starts[:-1]).any()):
@@ -99,20 +131,21 @@ def checked_edges(x: Tensor, y: Tensor, senders: Tensor, starts: Tensor) -> tupl
 
 
 def _forward(name: str, operands: list[Tensor], senders: Tensor, starts: Tensor, key: str) -> Tensor:
+    check_shapes(form_of(key), operands, senders, starts)
     operands = [operand.contiguous() for operand in operands]
     senders, starts = checked_edges(operands[0], operands[1], senders, starts)
     nodes = len(starts) - 1
     out = operands[0].new_empty(nodes, form_of(key).out_size)
     getattr(functions(key, out.dtype), name)(
-        *map(pointer, operands), pointer(senders), pointer(starts), ctypes.c_int64(nodes), pointer(out),
-        torch.get_num_threads(),
-    )  # fmt: skip
+        *pointers(*operands, senders, starts), ctypes.c_int64(nodes), *pointers(out), torch.get_num_threads()
+    )
     return out
 
 
 def _backward(
     name: str, operands: list[Tensor], g: Tensor, senders: Tensor, starts: Tensor, key: str, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_shapes(form_of(key), operands, senders, starts, g)
     operands, g = [operand.contiguous() for operand in operands], g.contiguous()
     x, y, w = operands[:3]
     senders, starts = checked_edges(x, y, senders, starts)
@@ -121,8 +154,8 @@ def _backward(
     gx = x.new_zeros(threads, *x.shape) if wanted[0] else None
     gy, gw = (torch.empty_like(t) if want else None for t, want in zip((y, w), wanted[1:]))
     getattr(functions(key, x.dtype), name)(
-        *map(pointer, operands), pointer(g), pointer(senders), pointer(starts), ctypes.c_int64(len(starts) - 1),
-        pointer(gx), ctypes.c_int64(x.numel()), pointer(gy), pointer(gw), threads,
+        *pointers(*operands, g, senders, starts), ctypes.c_int64(len(starts) - 1),
+        *pointers(gx), ctypes.c_int64(x.numel()), *pointers(gy, gw), threads,
     )  # fmt: skip
     if gx is not None:
         gx = gx[0] if threads == 1 else gx.sum(0)
@@ -148,17 +181,6 @@ torch.library.register_fake(
 )
 torch.library.register_fake("mlip::convolution_tangent", lambda *a: _shape([a[0]], a[7], a[8]))
 torch.library.register_fake("mlip::convolution_backward_tangent", lambda *a: _shapes(list(a[:3]), a[10]))
-
-
-def _keep(count: int) -> Any:
-    """Return what notes the operands of a call, ``count`` tensors and then senders, starts and the key."""
-
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[:count], inputs[count], inputs[count + 1])
-        ctx.key = inputs[count + 2]
-        ctx.wanted = inputs[count + 3] if len(inputs) > count + 3 else None
-
-    return setup
 
 
 def _pick(gradients: tuple[Tensor, ...], wanted: list[bool]) -> list[Tensor | None]:
@@ -191,25 +213,8 @@ def _plain_tangent(x: Tensor, y: Tensor, w: Tensor, hx: Tensor, hy: Tensor, hw: 
     return sum(call("convolution", *operands, *edges) for operands in ((hx, y, w), (x, hy, w), (x, y, hw)))
 
 
-def _composed(ctx: Any, count: int, function: Any, cotangents: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
-    """Third derivatives and beyond, seldom wanted: through sums of the operators above."""
-    *operands, senders, starts = ctx.saved_tensors
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Views are places to stop at: one operand may have been made from another.
-        operands = [operand.view_as(operand) for operand in operands]
-        results = function(*operands, senders, starts, ctx.key)
-    needed = [operand for operand, want in zip(operands, ctx.needs_input_grad) if want]
-    with torch.enable_grad():
-        pairs = [(r, c) for r, c in zip(results, cotangents) if c is not None and c.numel() and r.requires_grad]
-        made, given = zip(*pairs)
-        found = torch.autograd.grad(made, needed, given, create_graph=again, allow_unused=True)
-    each = iter(found)
-    return tuple(next(each) if want else None for want in ctx.needs_input_grad[:count])
-
-
 def _gradient_of_tangent(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-    return *_composed(ctx, 6, lambda *a: (_plain_tangent(*a),), (g,)), None, None, None
+    return *differentiate_again(ctx, lambda *a: (_plain_tangent(*a),), [g]), None, None, None
 
 
 def _plain_backward_tangent(
@@ -225,8 +230,8 @@ def _plain_backward_tangent(
 
 
 def _gradient_of_backward_tangent(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-    kept = tuple(c if want else None for c, want in zip(cotangents, ctx.wanted))
-    return *_composed(ctx, 7, _plain_backward_tangent, kept), None, None, None, None
+    kept = [c if want else None for c, want in zip(cotangents, ctx.wanted)]
+    return *differentiate_again(ctx, _plain_backward_tangent, kept), None, None, None, None
 
 
 for _name, _formula, _count in (
@@ -235,4 +240,4 @@ for _name, _formula, _count in (
     ("convolution_tangent", _gradient_of_tangent, 6),
     ("convolution_backward_tangent", _gradient_of_backward_tangent, 7),
 ):
-    differentiate(_LIBRARY, _name, _formula, _keep(_count))
+    differentiate(_LIBRARY, _name, _formula, keep(_count))

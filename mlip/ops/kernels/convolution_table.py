@@ -10,7 +10,9 @@ from torch import Tensor
 
 from mlip.core.errors import ShapeError
 from mlip.ops.kernels import convolution as plain
-from mlip.ops.kernels.operators import call, differentiate
+from mlip.ops.kernels.form import ConvolutionForm
+from mlip.ops.kernels.library import pointers
+from mlip.ops.kernels.operators import call, check_operands, differentiate
 
 _CTYPES = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 
@@ -38,17 +40,17 @@ def convolution_table(
     return call("convolution_table", x, y, r, table, steps, senders, starts, key)
 
 
-def _forward(x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, *edges: Any) -> Tensor:
-    *edges, key = edges
-    x, y, r = x.contiguous(), y.contiguous(), r.contiguous()
-    senders, starts = plain.checked_edges(x, y, *edges)
-    table = _checked_table(x, table, key)
+def _forward(
+    x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, senders: Tensor, starts: Tensor, key: str
+) -> Tensor:
+    check_table_shapes(plain.form_of(key), [x, y, r, table], senders, starts)
+    x, y, r, table = (tensor.contiguous() for tensor in (x, y, r, table))
+    senders, starts = plain.checked_edges(x, y, senders, starts)
     nodes = len(starts) - 1
     out = x.new_empty(nodes, plain.form_of(key).out_size)
     plain.functions(key, x.dtype).forward_table(
-        *map(plain.pointer, (x, y, r, table)), ctypes.c_int64(len(table)), _CTYPES[x.dtype](steps),
-        plain.pointer(senders), plain.pointer(starts), ctypes.c_int64(nodes), plain.pointer(out),
-        torch.get_num_threads(),
+        *pointers(x, y, r, table), ctypes.c_int64(len(table)), _CTYPES[x.dtype](steps),
+        *pointers(senders, starts), ctypes.c_int64(nodes), *pointers(out), torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -56,26 +58,34 @@ def _forward(x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, *edge
 def _backward(
     x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, g: Tensor, senders: Tensor, starts: Tensor, key: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, y, r, g = (tensor.contiguous() for tensor in (x, y, r, g))
+    check_table_shapes(plain.form_of(key), [x, y, r, table], senders, starts, g)
+    x, y, r, table, g = (tensor.contiguous() for tensor in (x, y, r, table, g))
     senders, starts = plain.checked_edges(x, y, senders, starts)
-    table = _checked_table(x, table, key)
     threads = torch.get_num_threads()
     gx, gy, gr = x.new_zeros(threads, *x.shape), torch.empty_like(y), torch.zeros_like(r)
     plain.functions(key, x.dtype).backward_table(
-        *map(plain.pointer, (x, y, r, table)), ctypes.c_int64(len(table)), _CTYPES[x.dtype](steps),
-        *map(plain.pointer, (g, senders, starts)), ctypes.c_int64(len(starts) - 1), plain.pointer(gx),
-        ctypes.c_int64(x.numel()), plain.pointer(gy), plain.pointer(gr), threads,
+        *pointers(x, y, r, table), ctypes.c_int64(len(table)), _CTYPES[x.dtype](steps),
+        *pointers(g, senders, starts), ctypes.c_int64(len(starts) - 1),
+        *pointers(gx), ctypes.c_int64(x.numel()), *pointers(gy, gr), threads,
     )  # fmt: skip
     return gx[0] if threads == 1 else gx.sum(0), gy, gr
 
 
-def _checked_table(x: Tensor, table: Tensor, key: str) -> Tensor:
-    if table.dtype != x.dtype or table.dim() != 3 or table.shape[1:] != (4, plain.form_of(key).weight_size):
-        raise ShapeError(
-            f"A table for features in {x.dtype} must be (cells, 4, {plain.form_of(key).weight_size}) in it, got "
-            f"{tuple(table.shape)} in {table.dtype}."
-        )
-    return table.contiguous()
+def check_table_shapes(
+    form: ConvolutionForm, operands: list[Tensor], senders: Tensor, starts: Tensor, g: Tensor | None = None
+) -> None:
+    """As :func:`mlip.ops.kernels.convolution.check_shapes`, ``operands`` being x, y, r and the table.
+
+    Raises:
+        ShapeError: one has another shape or dtype than the form and the others ask for, or the table has no cell.
+    """
+    x, y, _, table = operands
+    edges = y.shape[:1]
+    shapes = (*x.shape[:1], form.x_size), (*edges, form.y_size), edges, (*table.shape[:1], 4, form.weight_size)
+    check_operands(x.dtype, zip(("x", "y", "r", "a table"), operands, shapes))
+    plain.check_indices(form, y, senders, starts, g)
+    if not len(table):
+        raise ShapeError("The kernel needs a table with one cell at least, got none.")
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -12,6 +12,8 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import ParamSpec
 
+from torch import Tensor
+
 from mlip.core.errors import MlipError
 from mlip.core.files import cache_folder, write_atomically
 from mlip.ops.kernels.compiler import FLAGS, NoCompiler, compile_library, compiler, is_whole
@@ -137,6 +139,11 @@ def remembered(load: Callable[P, ctypes.CDLL]) -> Callable[P, ctypes.CDLL]:
 
     loaded.cache_clear = attempt.cache_clear
     return loaded
+
+
+def pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    """Return where the numbers of tensors begin, as functions of libraries take it; null for None."""
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
 
 def _build_and_open(source: str) -> ctypes.CDLL:

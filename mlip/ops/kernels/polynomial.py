@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mlip.core.errors import ShapeError
 from mlip.ops.kernels.cpp import SCALARS
-from mlip.ops.kernels.library import load_library, remembered
-from mlip.ops.kernels.operators import call, differentiate
+from mlip.ops.kernels.library import load_library, pointers, remembered
+from mlip.ops.kernels.operators import call, check_operands, differentiate, differentiate_again, keep
 from mlip.ops.kernels.polynomial_form import PolynomialForm
 from mlip.ops.kernels.polynomial_source import polynomial_source
 
@@ -65,40 +65,60 @@ def _functions(key: str, dtype: torch.dtype) -> ctypes.CDLL:
     return load_library(polynomial_source(_FORMS[key], SCALARS[dtype]))
 
 
-def _checked(x: Tensor, p: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-    if order.dtype != torch.int64 or starts.dtype != torch.int64 or p.dtype != x.dtype:
-        raise ShapeError(f"Kernels need order and starts in int64, weights in {x.dtype}; got {order.dtype}, {p.dtype}.")
-    if len(order) != len(x) or len(starts) != len(p) + 1 or int(starts[-1]) != len(order):
-        raise ShapeError(f"There are {len(x)} rows and {len(p)} sets of weights; order and starts say otherwise.")
+def _check_shapes(
+    form: PolynomialForm, x: Tensor, p: Tensor, starts: Tensor, hx: Tensor | None = None, g: Tensor | None = None
+) -> None:
+    rows = x.shape[:1]
+    inputs = *rows, form.num_inputs, form.num_channels
+    operands = [("x", x, inputs), ("p", p, (starts.numel() - 1, len(form.monomials), form.num_channels))]
+    if hx is not None:
+        operands.append(("hx", hx, inputs))
+    if g is not None:
+        operands.append(("g", g, (*rows, form.num_outputs, form.num_channels)))
+    check_operands(x.dtype, operands)
+
+
+def _checked_rows(x: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return order and starts as the compiled functions read them."""
+    if order.dtype != torch.int64 or starts.dtype != torch.int64 or starts.dim() != 1:
+        raise ShapeError(f"Kernels need lists of order and starts in int64, got {order.dtype} and {starts.dtype}.")
+    rows, bounds = x.shape[0], starts.tolist()
+    if order.shape != (rows,) or bounds != sorted(bounds) or bounds[0] != 0 or bounds[-1] != rows:
+        raise ShapeError(
+            f"Order must name each of {rows} rows and starts ascend from 0 to {rows}, got {tuple(order.shape)} rows "
+            f"and starts from {bounds[0]} to {bounds[-1]}."
+        )
+    if rows:
+        low, high = order.aminmax()
+        if int(low) < 0 or int(high) >= rows:
+            raise ShapeError(f"Order must name rows from 0 to {rows - 1}, got {int(low)} to {int(high)}.")
     return order.contiguous(), starts.contiguous()
 
 
-def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
-
-
-def _forward(name: str, operands: list[Tensor], order: Tensor, starts: Tensor, key: str) -> Tensor:
-    operands = [operand.contiguous() for operand in operands]
-    x, form = operands[0], _FORMS[key]
-    order, starts = _checked(x, operands[-1], order, starts)
+def _forward(name: str, x: Tensor, hx: Tensor | None, p: Tensor, order: Tensor, starts: Tensor, key: str) -> Tensor:
+    form = _FORMS[key]
+    _check_shapes(form, x, p, starts, hx)
+    order, starts = _checked_rows(x, order, starts)
+    operands = [operand.contiguous() for operand in (x, hx, p) if operand is not None]
     out = x.new_empty(x.shape[0], form.num_outputs, form.num_channels)
     sets = ctypes.c_int64(len(starts) - 1)
     getattr(_functions(key, x.dtype), name)(
-        *_pointers(*operands, order, starts), sets, *_pointers(out), torch.get_num_threads()
+        *pointers(*operands, order, starts), sets, *pointers(out), torch.get_num_threads()
     )
     return out
 
 
 def _backward(
-    name: str, operands: list[Tensor], order: Tensor, starts: Tensor, key: str, weights: bool
-) -> tuple[Tensor, Tensor]:
-    operands = [operand.contiguous() for operand in operands]
-    x, p = operands[0], operands[-2]
-    order, starts = _checked(x, p, order, starts)
-    gx, gp = torch.empty_like(x), torch.zeros_like(p) if weights else None
+    name: str, x: Tensor, hx: Tensor | None, p: Tensor, g: Tensor, order: Tensor, starts: Tensor, key: str,
+    weights: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    _check_shapes(_FORMS[key], x, p, starts, hx, g)
+    order, starts = _checked_rows(x, order, starts)
+    operands = [operand.contiguous() for operand in (x, hx, p, g) if operand is not None]
+    gx, gp = x.new_empty(x.shape), p.new_zeros(p.shape) if weights else None
     sets = ctypes.c_int64(len(starts) - 1)
     getattr(_functions(key, x.dtype), name)(
-        *_pointers(*operands, order, starts), sets, *_pointers(gx, gp), torch.get_num_threads()
+        *pointers(*operands, order, starts), sets, *pointers(gx, gp), torch.get_num_threads()
     )
     return gx, p.new_empty(0) if gp is None else gp
 
@@ -111,28 +131,16 @@ def _shapes(x: Tensor, p: Tensor, weights: bool) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), p.new_empty(p.shape if weights else 0)
 
 
-_LIBRARY.impl("polynomial", lambda x, p, *rows: _forward("forward", [x, p], *rows), "CPU")
-_LIBRARY.impl("polynomial_backward", lambda x, p, g, *rest: _backward("backward", [x, p, g], *rest), "CPU")
-_LIBRARY.impl("polynomial_tangent", lambda x, hx, p, *rows: _forward("forward_tangent", [x, hx, p], *rows), "CPU")
-_LIBRARY.impl(
-    "polynomial_backward_tangent", lambda x, hx, p, g, *rest: _backward("backward_tangent", [x, hx, p, g], *rest), "CPU"
-)
+_LIBRARY.impl("polynomial", lambda x, *rest: _forward("forward", x, None, *rest), "CPU")
+_LIBRARY.impl("polynomial_backward", lambda x, *rest: _backward("backward", x, None, *rest), "CPU")
+_LIBRARY.impl("polynomial_tangent", lambda *a: _forward("forward_tangent", *a), "CPU")
+_LIBRARY.impl("polynomial_backward_tangent", lambda *a: _backward("backward_tangent", *a), "CPU")
 torch.library.register_fake("mlip::polynomial", lambda x, p, o, s, key: _shape(x, key))
 torch.library.register_fake("mlip::polynomial_backward", lambda x, p, g, o, s, key, weights: _shapes(x, p, weights))
 torch.library.register_fake("mlip::polynomial_tangent", lambda x, hx, p, o, s, key: _shape(x, key))
 torch.library.register_fake(
     "mlip::polynomial_backward_tangent", lambda x, hx, p, g, o, s, key, weights: _shapes(x, p, weights)
 )
-
-
-def _keep(count: int) -> Any:
-    """Return what notes the operands of a call: ``count`` tensors, then order, starts, the key, what was wanted."""
-
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[: count + 2])
-        ctx.key = inputs[count + 2]
-
-    return setup
 
 
 def _gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
@@ -180,22 +188,8 @@ def _plain_tangent(x: Tensor, hx: Tensor, p: Tensor, order: Tensor, starts: Tens
     return torch.func.jvp(lambda t: _plain(t, p, order, starts, key), (x,), (hx,))[1]
 
 
-def _again(ctx: Any, function: Any, cotangents: list[Tensor]) -> list[Tensor | None]:
-    """Differentiate a function in plain torch once more, if need be differentiably."""
-    *operands, order, starts = ctx.saved_tensors
-    create = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Views are places to stop at: one operand may have been made from another.
-        operands = [operand.view_as(operand).requires_grad_() for operand in operands]
-        results = function(*operands, order, starts, ctx.key)
-        total = sum((result * c).sum() for result, c in zip(results, cotangents) if c is not None and c.numel())
-        needed = [operand for operand, want in zip(operands, ctx.needs_input_grad) if want]
-        found = iter(torch.autograd.grad(total, needed, create_graph=create, allow_unused=True))
-    return [next(found) if want else None for want in ctx.needs_input_grad[: len(operands)]]
-
-
 def _gradient_of_tangent(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-    return *_again(ctx, lambda *a: (_plain_tangent(*a),), [g]), None, None, None
+    return *differentiate_again(ctx, lambda *a: (_plain_tangent(*a),), [g]), None, None, None
 
 
 def _plain_backward_tangent(x: Tensor, hx: Tensor, p: Tensor, g: Tensor, *rows: Any) -> tuple[Tensor, ...]:
@@ -203,7 +197,7 @@ def _plain_backward_tangent(x: Tensor, hx: Tensor, p: Tensor, g: Tensor, *rows: 
 
 
 def _gradient_of_backward_tangent(ctx: Any, cx: Tensor | None, cp: Tensor | None) -> tuple[Any, ...]:
-    return *_again(ctx, _plain_backward_tangent, [cx, cp]), None, None, None, None
+    return *differentiate_again(ctx, _plain_backward_tangent, [cx, cp]), None, None, None, None
 
 
 for _name, _backward_formula, _count in (
@@ -212,4 +206,4 @@ for _name, _backward_formula, _count in (
     ("polynomial_tangent", _gradient_of_tangent, 3),
     ("polynomial_backward_tangent", _gradient_of_backward_tangent, 4),
 ):
-    differentiate(_LIBRARY, _name, _backward_formula, _keep(_count))
+    differentiate(_LIBRARY, _name, _backward_formula, keep(_count))

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import mlip.ops.kernels.convolution_table  # noqa: F401  defines operators that are implemented here
 from mlip.core.errors import MlipError
 from mlip.core.files import cache_folder, write_text_atomically
 from mlip.ops.kernels.compiler import NoCompiler
-from mlip.ops.kernels.convolution import form_of, register
+from mlip.ops.kernels.convolution import check_shapes, form_of, register
+from mlip.ops.kernels.convolution_table import check_table_shapes
 from mlip.ops.kernels.form import ConvolutionForm
 from mlip.ops.kernels.triton_source import SharedOutputs, triton_source
 
@@ -103,6 +103,7 @@ def forward(name: str, operands: list[Tensor], senders: Tensor, starts: Tensor, 
         operands: x, y, w, and their tangents.
         senders, starts, key: see :func:`mlip.ops.kernels.convolution.convolution`.
     """
+    check_shapes(form_of(key), operands, senders, starts)
     operands = [operand.contiguous() for operand in operands]
     return _sums(name, operands, operands[0], senders, starts, key)
 
@@ -118,6 +119,7 @@ def backward(
         g: cotangent of the result, ``(nodes, out_size)``.
         wanted: which of the three.
     """
+    check_shapes(form_of(key), operands, senders, starts, g)
     kind = name.removeprefix("backward")
     operands, g = [operand.contiguous() for operand in operands], g.contiguous()
     x, y, w = operands[:3]
@@ -130,16 +132,20 @@ def backward(
     return gx, gy, gw
 
 
-def table_forward(x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, *edges: Any) -> Tensor:
+def table_forward(
+    x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, senders: Tensor, starts: Tensor, key: str
+) -> Tensor:
     """Return the convolution with weights from a table, see :mod:`mlip.ops.kernels.convolution_table`."""
+    check_table_shapes(form_of(key), [x, y, r, table], senders, starts)
     x, y, place, table = (tensor.contiguous() for tensor in (x, y, r * steps, table))
-    return _sums("forward_table", [x, y, place, table, len(table)], x, *edges)
+    return _sums("forward_table", [x, y, place, table, len(table)], x, senders, starts, key)
 
 
 def table_backward(
     x: Tensor, y: Tensor, r: Tensor, table: Tensor, steps: float, g: Tensor, senders: Tensor, starts: Tensor, key: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, y and r of the convolution with weights from a table."""
+    check_table_shapes(form_of(key), [x, y, r, table], senders, starts, g)
     x, y, place, table, g = (tensor.contiguous() for tensor in (x, y, r * steps, table, g))
     operands = [y, place, table, len(table)]
     gx = _source_sums("sources_table", operands, x, g, senders, starts, key)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mlip.core.errors import ConfigError, ShapeError, did_you_mean
 from mlip.ops.constants import ConstantsModule
-from mlip.ops.segment import segment_sum
+from mlip.ops.kernels.convolution import convolution
+from mlip.ops.segment import first_edges, is_ascending, segment_sum
 
 Mode = Literal["uuu", "uvu", "uvuv", "uvw"]
 """How channels meet.
@@ -188,6 +189,7 @@ class TensorProduct(ConstantsModule, ABC):
     ) -> Tensor:
         """Gather, multiply and sum: ``out[i] = Σ_{e: j→i} x1[j] ⊗ x2[e]`` with weights an edge.
 
+        It is one generated kernel where :meth:`kernel_key` names one and receivers are sorted, else plain torch.
         A backend overrides :meth:`sum_messages` where it can do better than the three steps one after the other.
 
         Args:
@@ -202,7 +204,11 @@ class TensorProduct(ConstantsModule, ABC):
             ``(num_nodes, irreps_out.dim)``.
         """
         self._check_edges(x1, x2, weight, senders, receivers)
-        return self.sum_messages(x1, x2, weight, senders, receivers, num_nodes)
+        key = self.kernel_key(x1, len(x2))
+        if key is None or weight is None or (starts is None and not is_ascending(receivers)):
+            return self.sum_messages(x1, x2, weight, senders, receivers, num_nodes)
+        starts = first_edges(receivers, num_nodes) if starts is None else starts
+        return convolution(x1, x2, weight.expand(len(x2), -1), senders, starts, key)
 
     def kernel_key(self, like: Tensor, num_edges: int | None = None) -> str | None:
         """Return the key of the generated kernel for convolutions of tensors like this one, None for plain torch.

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from mlip.core.errors import ConfigError
 from mlip.ops.kernels.choice import kernel_for
-from mlip.ops.kernels.convolution import convolution
 from mlip.ops.kernels.form import ConvolutionForm
 from mlip.ops.layout import split_blocks
-from mlip.ops.segment import first_edges, is_ascending, segment_sum
+from mlip.ops.segment import segment_sum
 from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, Path, TensorProduct, Weights
 from mlip.ops.tensor_product.fused import convolution_form, kernel_of, sources_of
 from mlip.ops.wigner import wigner_3j
@@ -126,24 +125,6 @@ class PathProduct(TensorProduct):
     def multiply(self, x1: Tensor, x2: Tensor, weight: Tensor | None) -> Tensor:
         blocks1, blocks2 = split_blocks(x1, self.irreps_in1), split_blocks(x2, self.irreps_in2)
         return torch.cat(self._blocks(blocks1, blocks2, weight), dim=1)
-
-    def convolve(
-        self,
-        x1: Tensor,
-        x2: Tensor,
-        weight: Tensor | None,
-        senders: Tensor,
-        receivers: Tensor,
-        num_nodes: int,
-        starts: Tensor | None = None,
-    ) -> Tensor:
-        self._check_edges(x1, x2, weight, senders, receivers)
-        key = self.kernel_key(x1, len(x2))
-        if key is None or (starts is None and not is_ascending(receivers)):
-            return self.sum_messages(x1, x2, weight, senders, receivers, num_nodes)
-        rows = weight.expand(len(x2), -1) if weight.dim() == 1 else weight
-        starts = first_edges(receivers, num_nodes) if starts is None else starts
-        return convolution(x1, x2, rows, senders, starts, key)
 
     def sum_messages(
         self, x1: Tensor, x2: Tensor, weight: Tensor | None, senders: Tensor, receivers: Tensor, num_nodes: int
