@@ -11,6 +11,7 @@ from mlip.cli.kernels import CHOICE_HELP, KernelChoice
 
 if TYPE_CHECKING:
     from mlip.simulate.ensembles import Ensemble
+    from mlip.simulate.guards import Limits
 
 
 class EnsembleName(StrEnum):
@@ -48,7 +49,9 @@ def md(
     structure: Annotated[Path, typer.Argument(help="Any file that ASE reads: CIF, POSCAR, xyz, traj, …")],
     model: Annotated[
         list[Path],
-        typer.Option("--model", "-m", help="Model file, or the name of an imported model; several are a committee."),
+        typer.Option(
+            "--model", "-m", "--committee", help="Model file or name of an imported model; repeat: committee."
+        ),
     ],
     ensemble: Annotated[EnsembleName, typer.Option(help="What is kept constant.")] = EnsembleName.nvt,
     temperature: Annotated[float, typer.Option(help="K; with nve of the starting velocities only.")] = 300.0,
@@ -85,6 +88,15 @@ def md(
         bool, typer.Option("--keep-velocities", help="Start from the velocities in the file.")
     ] = False,
     frame: Annotated[int, typer.Option(help="Frame of a file with several structures; -1 is the last.")] = -1,
+    select: Annotated[
+        int | None, typer.Option(help="Write so many of the logged structures a committee disagrees about most.", min=1)
+    ] = None,
+    select_spacing: Annotated[float, typer.Option(help="fs between two of them, at least.")] = 50.0,
+    select_distance: Annotated[
+        float, typer.Option(help="Å by which neighbours of the most uncertain atom differ, at least; 0: any.")
+    ] = 0.1,
+    select_above: Annotated[float, typer.Option(help="Only with a spread of a force above, eV/Å.")] = 0.0,
+    select_below: Annotated[float, typer.Option(help="And below: what explodes is no use.")] = 10.0,
     output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: md_STRUCTURE]")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Continue the run in the output folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
@@ -105,6 +117,9 @@ def md(
     into the output folder, and prints a table with the energy drift. A run that was stopped or killed goes on from
     checkpoint.npz with the same command and --restart, as if nothing had happened; a finished one is made longer with
     --restart and a larger --steps. With --replicas every run has its own subfolder.
+
+    Several models are a committee, which knows how sure it is. --select 20 then writes the 20 most uncertain
+    structures to selected.extxyz, to be labelled: mlip data label md_ethanol/selected.extxyz.
     """
     from mlip.core.errors import SimulationError
     from mlip.models.names import existing_model
@@ -128,10 +143,8 @@ def md(
 
     from mlip.calculators.ase import MLIPCalculator
     from mlip.calculators.committee import named
-    from mlip.cli.md_output import Command, run_one, run_several
-    from mlip.simulate.ensembles import require_positive
-    from mlip.simulate.guards import Limits
-    from mlip.simulate.output import claim_folder
+    from mlip.cli.md_output import Command, claim_runs, refuse_finished, run_one, run_several
+    from mlip.simulate.selection import SelectOptions
 
     calculator = MLIPCalculator(
         model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin, kernels=kernels and kernels.value
@@ -139,13 +152,10 @@ def md(
     # Into the files of the results, too; what the file states otherwise is an error of the calculator.
     for name, value in calculator.given.items():
         atoms.info.setdefault(name, value)
-    advice = "continue it with --restart, replace it with --overwrite, or choose another folder with --output."
-    folder = output or Path(f"md_{structure.stem}")
-    marker = "trajectory.traj" if replicas == 1 else "replica_*/trajectory.traj"
-    for there in [marker, *(str(path.relative_to(folder)) for path in sorted(folder.glob(marker)))]:
-        claim_folder(folder, there, overwrite or restart, advice)
-    require_positive(closest=closest, **({} if max_temperature is None else {"max_temperature": max_temperature}))
-    highest = max(temperature, final_temperature or 0)
+    folder, formats = output or Path(f"md_{structure.stem}"), [one.value for one in export or []]
+    claim_runs(folder, replicas, restart, overwrite)
+    if restart:
+        refuse_finished(folder, replicas, steps, formats)
     command = Command(
         atoms=atoms,
         calculator=calculator,
@@ -154,7 +164,7 @@ def md(
         folder=folder,
         restart=restart,
         labels={"structure": str(structure), "model": named(model)},
-        formats=[one.value for one in export or []],
+        formats=formats,
         options={
             "timestep": timestep,
             "log_interval": log_interval,
@@ -162,13 +172,32 @@ def md(
             "checkpoint_interval": checkpoint_interval,
             "final_temperature": final_temperature,
             "keep_velocities": keep_velocities,
-            "limits": Limits(max_temperature or max(10_000.0, 10 * highest), closest),
+            "select": select and SelectOptions(select, select_spacing, select_distance, select_above, select_below),
+            "limits": choose_limits(max_temperature, closest, max(temperature, final_temperature or 0)),
         },
     )
     if replicas == 1:
         run_one(command, seed)
     else:
         run_several(command, replicas, seed)
+
+
+def choose_limits(max_temperature: float | None, closest: float, target: float) -> "Limits":
+    """Return where the run is to stop.
+
+    Args:
+        max_temperature: K; None is ten times the highest target, at least 10 000.
+        closest: fraction of the sum of covalent radii.
+        target: highest temperature of the thermostat, K.
+
+    Raises:
+        SimulationError: a limit is not positive.
+    """
+    from mlip.simulate.ensembles import require_positive
+    from mlip.simulate.guards import Limits
+
+    require_positive(closest=closest, **({} if max_temperature is None else {"max_temperature": max_temperature}))
+    return Limits(max_temperature or max(10_000.0, 10 * target), closest)
 
 
 def choose_ensemble(

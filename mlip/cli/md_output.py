@@ -46,6 +46,60 @@ class Command:
     options: Mapping[str, Any]
 
 
+def claim_runs(folder: Path, replicas: int, restart: bool, overwrite: bool) -> None:
+    """Make sure that a folder has no runs that nobody asked to continue or to replace.
+
+    Raises:
+        SimulationError: it has.
+    """
+    from mlip.core.errors import SimulationError
+    from mlip.simulate.output import claim_folder
+
+    other = "replica_*/trajectory.traj" if replicas == 1 else "trajectory.traj"
+    if any(folder.glob(other)):
+        kind, wanted = ("replicas", "one run") if replicas == 1 else ("one run", f"{replicas} replicas")
+        raise SimulationError(f"'{folder}' has {kind}, not {wanted}: choose another folder with --output.")
+    advice = "continue it with --restart, replace it with --overwrite, or choose another folder with --output."
+    marker = "trajectory.traj" if replicas == 1 else "replica_*/trajectory.traj"
+    for there in [marker, *(str(path.relative_to(folder)) for path in sorted(folder.glob(marker)))]:
+        claim_folder(folder, there, overwrite or restart, advice)
+
+
+def refuse_finished(folder: Path, replicas: int, steps: int, formats: Sequence[str]) -> None:
+    """Refuse to continue runs of which nothing is left to compute or to write.
+
+    One that was killed after its last step still has results to be written, and is let through.
+
+    Args:
+        folder: of the run.
+        replicas: how many runs it should have.
+        steps: to end at.
+        formats: further ones for the trajectory.
+
+    Raises:
+        SimulationError: says to ask for more steps.
+    """
+    import json
+
+    from mlip.core.errors import SimulationError
+    from mlip.simulate.export import SUFFIXES
+
+    runs = [folder] if replicas == 1 else sorted(folder.glob("replica_*"))
+    names = ["summary.json", *(f"trajectory.{SUFFIXES[name]}" for name in formats)]
+    wanted = [folder / names[0], *(run / name for run in runs for name in names)]
+    if len(runs) < replicas or not all(path.is_file() for path in wanted):
+        return
+    try:
+        last = min(int(json.loads((run / "summary.json").read_text(encoding="utf-8"))["last_step"]) for run in runs)
+    except (ValueError, LookupError, TypeError):
+        return  # Not a summary of ours: it is written anew.
+    if last >= steps:
+        raise SimulationError(
+            f"The run in '{folder}' is already at step {last} and was asked to end at step {steps}: ask for more steps "
+            "to continue it."
+        )
+
+
 def run_one(command: Command, seed: int) -> None:
     """Run once, write everything and print a table.
 
@@ -55,9 +109,17 @@ def run_one(command: Command, seed: int) -> None:
     from mlip.simulate.md import run_md
     from mlip.simulate.md_replicas import CHECKPOINT
     from mlip.simulate.md_start import MDFiles
+    from mlip.simulate.selection import SELECTED
 
-    console, folder = Console(), command.folder
-    files = MDFiles(folder / "trajectory.traj", folder / "thermo.csv", command.restart, folder / CHECKPOINT)
+    console, folder, said = Console(), command.folder, []
+    notify = _notifier(console, said)
+    files = MDFiles(
+        folder / "trajectory.traj",
+        folder / "thermo.csv",
+        command.restart,
+        folder / CHECKPOINT,
+        selected=folder / SELECTED,
+    )
     with _progress_bar(console, command.options["timestep"], 1) as report:
         summary = run_md(
             command.atoms,
@@ -67,10 +129,12 @@ def run_one(command: Command, seed: int) -> None:
             seed=seed,
             files=files,
             callback=lambda state: report(0, state),
+            notify=notify,
             **command.options,
         )
     _write(command, folder, summary)
-    _show(summary, folder, console)
+    _show(summary, folder, console, said)
+    _say_selected(command, console)
 
 
 def run_several(command: Command, number: int, seed: int) -> None:
@@ -78,7 +142,6 @@ def run_several(command: Command, number: int, seed: int) -> None:
 
     Raises:
         Exit: a replica failed; the others went on.
-        SimulationError: all are done already.
     """
     from dataclasses import asdict
 
@@ -86,8 +149,11 @@ def run_several(command: Command, number: int, seed: int) -> None:
 
     from mlip.simulate.md_replicas import ReplicaAverages, replicas_in, run_replicas
     from mlip.simulate.output import write_summary
+    from mlip.simulate.select_frames import merge_selections
+    from mlip.simulate.selection import SELECTED
 
     console = Console()
+    notify = _notifier(console, [])
     replicas = replicas_in(command.folder, number, seed)
     with _progress_bar(console, command.options["timestep"], number) as report:
         outcomes = run_replicas(
@@ -98,6 +164,7 @@ def run_several(command: Command, number: int, seed: int) -> None:
             replicas,
             restart=command.restart,
             callback=report,
+            notify=notify,
             **command.options,
         )
     done = [outcome for outcome in outcomes if outcome.value is not None]
@@ -113,18 +180,42 @@ def run_several(command: Command, number: int, seed: int) -> None:
         spread = f"{one.temperature_std:.1f}"
         table.add_row(replica.folder.name, str(replica.seed), f"{one.temperature_mean:.1f}", spread, drift)
     console.print(table)
+    if command.options["select"]:
+        files = [replica.folder / SELECTED for replica in replicas]
+        merge_selections(command.folder, files, command.options["select"])
     averages = asdict(ReplicaAverages.of([outcome.value for outcome in done])) if done else {}
     values = {**command.labels, "replicas": number, "averages_and_errors": averages, "failed": failed}
     write_summary(command.folder / "summary.json", values)
     console.print(f"Results are in {command.folder}", soft_wrap=True)
+    _say_selected(command, console)
     for name, error in failed.items():
         console.print(f"[red]{name}:[/red]", error, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
 
+def _notifier(console: Console, said: list[str]) -> Callable[[str], None]:
+    """Return what prints a note at once, but not what has been said: replicas have the same to say."""
+
+    def notify(note: str) -> None:
+        if note not in said:
+            said.append(note)
+            console.print(f"[yellow]Note:[/yellow] {note}", soft_wrap=True)
+
+    return notify
+
+
+def _say_selected(command: Command, console: Console) -> None:
+    from mlip.simulate.selection import SELECTED
+
+    path = command.folder / SELECTED
+    if command.options["select"]:
+        found = f"Structures to label are in {path}" if path.is_file() else "No structure was worth labelling."
+        console.print(found, soft_wrap=True)
+
+
 def _write(command: Command, folder: Path, summary: "MDSummary") -> None:
-    from mlip.simulate.export import export_trajectory
+    from mlip.simulate.export import SUFFIXES, export_trajectory
     from mlip.simulate.output import write_summary
     from mlip.simulate.plots import plot_md
     from mlip.simulate.structures import write_final_structure
@@ -135,8 +226,7 @@ def _write(command: Command, folder: Path, summary: "MDSummary") -> None:
     title = f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}"
     plot_md(folder / "md.png", read_thermo(folder / "thermo.csv"), len(summary.atoms), title)
     for name in command.formats:
-        suffix = {"extxyz": "xyz", "h5md": "h5"}[name]
-        export_trajectory(folder / "trajectory.traj", folder / f"trajectory.{suffix}")
+        export_trajectory(folder / "trajectory.traj", folder / f"trajectory.{SUFFIXES[name]}")
 
 
 @contextmanager
@@ -163,8 +253,8 @@ def _progress_bar(console: Console, timestep: float, number: int) -> "Iterator[C
         yield report
 
 
-def _show(summary: "MDSummary", folder: Path, console: Console) -> None:
-    """Print the table of an MD run."""
+def _show(summary: "MDSummary", folder: Path, console: Console, said: Sequence[str]) -> None:
+    """Print the table of an MD run, and the notes that were not printed before."""
     from rich.table import Table
 
     table = Table(title=f"{summary.atoms.get_chemical_formula()}, {summary.ensemble}")
@@ -182,8 +272,8 @@ def _show(summary: "MDSummary", folder: Path, console: Console) -> None:
     drift = "–" if summary.drift is None else f"{summary.drift:.4g}"
     table.add_row("energy drift / meV/atom/ps", drift)
     table.add_row("  drift of", summary.drift_of)
-    table.add_row("speed / ns/day", f"{summary.ns_per_day:.3g}")
+    table.add_row("speed / ns/day", f"{summary.ns_per_day:.3g}" if summary.ns_per_day else "–")
     console.print(table)
-    for note in summary.notes:
+    for note in (note for note in summary.notes if note not in said):
         console.print(f"[yellow]Note:[/yellow] {note}")
     console.print(f"Results are in {folder}", soft_wrap=True)

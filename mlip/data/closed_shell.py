@@ -38,7 +38,7 @@ def check_molecule(atoms: Atoms, only: str, distances: bool = True, overrule: st
         )
     _check_electrons(atoms, only)
     if distances and len(atoms) > 1:
-        _check_unit(atoms, overrule)
+        check_distances(atoms, overrule)
 
 
 def stated_electrons(atoms: Atoms) -> dict[str, Any]:
@@ -66,7 +66,12 @@ def _check_electrons(atoms: Atoms, only: str) -> None:
         )
 
 
-def _check_unit(atoms: Atoms, overrule: str) -> None:
+def check_distances(atoms: Atoms, overrule: str = "") -> None:
+    """Refuse a molecule of at least two atoms whose closest ones are no bond apart, see `check_molecule`.
+
+    Raises:
+        StructureError: positions that are probably in Bohr, or atoms that overlap.
+    """
     distance, ratio = closest_atoms(atoms.numbers, atoms.positions)
     found = f"The closest atoms are {distance:.3f} Å apart, {ratio:.2f} times a bond"
     tail = f"; if they are right, {overrule}" if overrule else ""

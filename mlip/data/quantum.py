@@ -74,8 +74,10 @@ def pyscf_functional(functional: str) -> str:
     return name
 
 
-def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str, charge: int = 0) -> Any:
-    """Return the closed-shell ``pyscf.gto.Mole`` of a structure.
+def molecule(
+    numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: str, charge: int = 0, spin: int = 1
+) -> Any:
+    """Return the ``pyscf.gto.Mole`` of a structure.
 
     Args:
         numbers: atomic numbers.
@@ -83,9 +85,10 @@ def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: 
         basis: see :func:`mlip.data.orbitals.shells`; elements get the effective core potential that the basis has for
             them.
         charge: e.
+        spin: multiplicity 2S + 1.
 
     Raises:
-        DataError: an odd number of electrons, positions that are not finite, a basis that needs a pseudopotential
+        DataError: electrons that do not fit the multiplicity, positions that are not finite, a pseudopotential
             (gth-…, ccecp-…), no PySCF, or as `shells`.
     """
     require_pyscf("computing matrices")
@@ -100,14 +103,19 @@ def molecule(numbers: Sequence[int] | np.ndarray, positions: np.ndarray, basis: 
     if not np.isfinite(positions).all():
         raise DataError(f"The positions of {_formula(numbers)} must be finite numbers.")
     electrons = int(np.sum(np.asarray(numbers))) - charge
-    if electrons % 2 or electrons <= 0:
+    if spin > 1 and (electrons % 2 == spin % 2 or electrons < spin - 1):
+        raise DataError(
+            f"{_formula(numbers)} with charge {charge} has {electrons} electrons, which cannot have the multiplicity "
+            f"{spin} (2S + 1)."
+        )
+    if spin == 1 and (electrons % 2 or electrons <= 0):
         raise DataError(
             f"A closed-shell molecule needs an even number of electrons, {_formula(numbers)} with charge {charge} has "
             f"{electrons}. Give its charge; open shells are not supported."
         )
     ecp = _core_potentials(elements, key)
     atoms = [(chemical_symbols[number], tuple(xyz)) for number, xyz in zip(numbers, np.asarray(positions) / BOHR)]
-    built = gto.Mole(atom=atoms, basis=key, ecp=ecp, charge=charge, spin=0, unit="Bohr", verbose=0)
+    built = gto.Mole(atom=atoms, basis=key, ecp=ecp, charge=charge, spin=spin - 1, unit="Bohr", verbose=0)
     return built.build(dump_input=False, parse_arg=False)
 
 
@@ -153,7 +161,7 @@ def _core_potential(key: str, symbol: str) -> list[Any] | None:
 
 
 def kohn_sham(mol: Any, functional: str, grid_level: int = GRID_LEVEL) -> Any:
-    """Return the restricted Kohn-Sham calculation of a molecule, not run yet.
+    """Return the Kohn-Sham calculation of a molecule, unrestricted if it has an open shell, not run yet.
 
     Args:
         mol: as `molecule` returns it.
@@ -165,7 +173,8 @@ def kohn_sham(mol: Any, functional: str, grid_level: int = GRID_LEVEL) -> Any:
     """
     from pyscf import dft
 
-    calculation = dft.RKS(mol, xc=pyscf_functional(functional))
+    kind = dft.UKS if mol.spin else dft.RKS
+    calculation = kind(mol, xc=pyscf_functional(functional))
     calculation.grids.level = grid_level
     return calculation
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
@@ -25,6 +26,9 @@ from mlip.core.units import FS, KB
 
 CHAIN = ("_thermostat._eta", "_thermostat._p_eta")
 """Coordinates and momenta of a Nosé–Hoover chain, as ASE names them."""
+
+STRAIGHT = (FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled)
+"""Constraints that take directions away from forces and momenta, the same ones at all times."""
 
 
 class Ensemble(ABC):
@@ -200,14 +204,20 @@ class NoseHooverNVT(Ensemble):
     time_constant: float = 100.0
 
     def check(self, atoms: Atoms) -> None:
-        """Refuse a temperature or time constant that is not positive."""
+        """Refuse a temperature or time constant that is not positive, and constraints such as rigid bonds."""
         super().check(atoms)
         require_positive(thermostat_time=self.time_constant)
+        for constraint in atoms.constraints:
+            if not isinstance(constraint, STRAIGHT):
+                raise SimulationError(
+                    f"The Nosé–Hoover chain knows fixed atoms, lines and planes, not {type(constraint).__name__}. Use "
+                    "Langevin or Bussi."
+                )
 
     def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return ASE's integrator, with a chain made for our count of the degrees of freedom."""
         damping = self.time_constant * FS
-        dynamics = NoseHooverChainNVT(atoms, timestep * FS, temperature_K=self.temperature, tdamp=damping)
+        dynamics = _ConstrainedChain(atoms, timestep * FS, temperature_K=self.temperature, tdamp=damping)
         dynamics._thermostat = nose_hoover_chain(atoms, self.temperature, damping, freedom)
         return dynamics
 
@@ -218,6 +228,23 @@ class NoseHooverNVT(Ensemble):
     def set_temperature(self, dynamics: MolecularDynamics, temperature: float) -> None:
         """Change the temperature of the chain."""
         heat_chain(dynamics._thermostat, "_Q", "_p_eta", KB * temperature)
+
+
+class _ConstrainedChain(NoseHooverChainNVT):
+    """ASE's integrator, for atoms that are fixed, too.
+
+    ASE's own lets the forces on fixed atoms into momenta that it keeps apart from those of the atoms: the chain takes
+    them for heat, and cools what really moves down to nothing.
+    """
+
+    def _update_atoms(self) -> None:
+        super()._update_atoms()
+        if self.atoms.constraints:
+            self._q, self._p = self.atoms.get_positions(), self.atoms.get_momenta()
+
+    def _get_forces(self) -> np.ndarray:
+        self._update_atoms()
+        return self.atoms.get_forces()
 
 
 def nose_hoover_chain(atoms: Atoms, temperature: float, damping: float, freedom: int) -> NoseHooverChainThermostat:

@@ -18,6 +18,9 @@ from mlip.core.files import write_atomically
 from mlip.core.units import FS
 
 H5MD_SUFFIXES = (".h5", ".h5md", ".hdf5")
+SUFFIXES = {"extxyz": "xyz", "h5md": "h5"}
+"""Of the formats."""
+
 KJ_PER_MOL = kJ / mol
 """In eV; MDAnalysis refuses files with forces in eV/Å."""
 
@@ -36,7 +39,7 @@ def export_trajectory(source: str | os.PathLike[str], target: str | os.PathLike[
         The number of frames.
 
     Raises:
-        SimulationError: another suffix, an empty trajectory, or (H5MD) frames of different atoms.
+        SimulationError: another suffix, no .traj file, an empty trajectory, or (H5MD) frames of different atoms.
         MlipError: the file cannot be written.
     """
     target = Path(target)
@@ -49,6 +52,8 @@ def export_trajectory(source: str | os.PathLike[str], target: str | os.PathLike[
             f"'{target}' has a suffix that stands for no format here: use .xyz or .extxyz (extended XYZ), or .h5, "
             ".h5md or .hdf5 (H5MD)."
         )
+    if Path(source).suffix != ".traj":
+        raise SimulationError(f"'{source}' is no .traj file of an MD run, which is what can be exported.")
     with Trajectory(os.fspath(source)) as frames:
         number = len(frames)
         if not number:

@@ -21,6 +21,7 @@ from mlip.simulate.md_loop import MDLoop, Progress
 from mlip.simulate.md_start import MDFiles, Start, begin, set_velocities, take_back
 from mlip.simulate.md_summary import MDSummary, summarise
 from mlip.simulate.md_timestep import timestep_problem
+from mlip.simulate.selection import SelectOptions, begin_selection
 from mlip.simulate.thermo import ThermoLog
 from mlip.simulate.trajectory import FrameWriter
 
@@ -47,6 +48,8 @@ def run_md(
     limits: Limits | None = None,
     callback: Callable[[Progress], None] | None = None,
     alone: bool = True,
+    select: SelectOptions | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> MDSummary:
     """Run molecular dynamics from step 0 (or the checkpoint, on a restart) up to step ``steps``.
 
@@ -54,7 +57,8 @@ def run_md(
     momentum and, for molecules, without rotation. A restart from a checkpoint takes up everything, thermostat and
     random numbers included, and cuts off what was written after it: the run goes on, and its files look, as if
     it had not been stopped, bit by bit on the same machine. Without a checkpoint a restart takes positions,
-    momenta and cell from the last frame; thermostats then start afresh, and noise is drawn from a new stream.
+    momenta and cell from the last frame; thermostats then start afresh, and noise is drawn from a new stream. A
+    restart at the last step only summarises: a run may have been killed before its results were written.
 
     Args:
         atoms: the structure; of a restart constraints, masses, charge and spin are taken from it.
@@ -73,6 +77,8 @@ def run_md(
         limits: where to stop; by default 10 000 K or ten times the temperature, whichever is more.
         callback: called after every step.
         alone: whether Ctrl-C becomes a `SimulationError`; False among other runs, which it must stop, too.
+        select: which of the logged structures to write for labelling; the calculator must be a committee's.
+        notify: gets what the user should know before the first step, such as a time step that is too long.
 
     Returns:
         The summary; its ``atoms`` are the final structure with the calculator attached.
@@ -94,7 +100,8 @@ def run_md(
     settings = {"ensemble": ensemble.name, "timestep": timestep, **asdict(ensemble)}
     settings |= {"final_temperature": final_temperature, "ramp_steps": steps if final_temperature else None}
     start = begin(atoms, files, ensemble, settings)
-    if steps <= start.step:
+    done = steps == start.step and start.whole and start.checkpoint is not None and files.thermo is not None
+    if steps <= start.step and not done:
         raise SimulationError(
             f"The trajectory is already at step {start.step} and the run was asked to end at step {steps}: "
             "ask for more steps to continue it."
@@ -103,9 +110,14 @@ def run_md(
     # Without a checkpoint, a restart must not replay the noise of the run before it.
     rng = np.random.default_rng([seed, start.step])
     freedom = set_velocities(start, ensemble, rng, keep_velocities)
+    selection = begin_selection(select, calculator, files.selected, files.replica)
     start.atoms.calc = calculator
     start.atoms.get_forces()  # A structure that the calculator refuses must leave no files.
     _note_timestep(start, timestep, steps)
+    if done:
+        start.notes.append("All steps had been done before: only the results were written.")
+    for note in start.notes if notify is not None else ():
+        notify(note)
     dynamics = ensemble.integrator(start.atoms, timestep, freedom, rng)
     highest = max(ensemble.temperature, final_temperature or 0)
     loop = MDLoop(
@@ -123,8 +135,10 @@ def run_md(
         callback=callback,
         final_temperature=final_temperature,
         alone=alone,
+        selection=selection,
     )
     _take_up(loop, start, rng)
+    loop.check_start()
     began = time.perf_counter()
     rows = _run(loop, start, files, settings, rng)
     seconds = time.perf_counter() - began
@@ -136,6 +150,8 @@ def _take_up(loop: MDLoop, start: Start, rng: np.random.Generator) -> None:
     found = start.checkpoint
     if found is None:
         return
+    if loop.selection is not None:
+        loop.selection.restore(found.selection, start.atoms)
     rng.bit_generator.state = dict(found.rng)
     if loop.final_temperature is not None:
         loop.ensemble.set_temperature(loop.dynamics, loop.target(start.step))
@@ -167,7 +183,10 @@ def _run(loop: MDLoop, start: Start, files: MDFiles, settings: dict[str, Any], r
             momenta=moved.get_momenta(),
             cell=moved.cell.array,
             state=loop.ensemble.state(loop.dynamics),
+            selection={} if loop.selection is None else loop.selection.state(),
         )
+        if loop.selection is not None:
+            loop.selection.write()
         write_checkpoint(files.checkpoint, checkpoint, keep=files.keep_previous)
 
     frames: FrameWriter | None = None
@@ -175,6 +194,8 @@ def _run(loop: MDLoop, start: Start, files: MDFiles, settings: dict[str, Any], r
         take_back(start, files)
     else:
         # Before the files: whenever the run is killed, there is something to go on from, and nothing of an earlier run.
+        if files.selected is not None:
+            Path(files.selected).unlink(missing_ok=True)
         if files.checkpoint is not None:
             previous_checkpoint(files.checkpoint).unlink(missing_ok=True)
             Path(files.checkpoint).unlink(missing_ok=True)
@@ -184,6 +205,9 @@ def _run(loop: MDLoop, start: Start, files: MDFiles, settings: dict[str, Any], r
         if files.trajectory is not None:
             frames = stack.enter_context(FrameWriter(files.trajectory, append=start.recorded))
         loop.save = save
+        if loop.selection is not None:
+            # However the run ends: what came before an explosion is worth labelling.
+            stack.callback(loop.selection.write)
         loop.run(log, frames, record_first=not start.recorded)
         return log.rows
 

@@ -18,6 +18,7 @@ from mlip.simulate.trajectory import FileMark
 
 VERSION = 1
 _STATE = "state:"
+_SELECTION = "selection:"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Checkpoint:
         momenta: (atoms, 3) in ASE's units.
         cell: (3, 3) Å.
         state: variables of thermostat and barostat.
+        selection: structures that were selected for labelling so far, see :mod:`mlip.simulate.selection`.
     """
 
     step: int
@@ -57,6 +59,7 @@ class Checkpoint:
     momenta: np.ndarray
     cell: np.ndarray
     state: Mapping[str, np.ndarray] = field(default_factory=dict)
+    selection: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 _ARRAYS = ("numbers", "pbc", "positions", "momenta", "cell")
@@ -79,6 +82,7 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, keep:
     text["trajectory"] = None if checkpoint.trajectory is None else asdict(checkpoint.trajectory)
     arrays = {name: getattr(checkpoint, name) for name in _ARRAYS}
     arrays |= {_STATE + name: value for name, value in checkpoint.state.items()}
+    arrays |= {_SELECTION + name: value for name, value in checkpoint.selection.items()}
     arrays["json"] = np.array(json.dumps(text))
 
     def write(part: Path) -> None:
@@ -121,10 +125,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             notes=tuple(text["notes"]),
             trajectory=None if mark is None else FileMark(**mark),
             **{name: arrays[name] for name in _ARRAYS},
-            state={name.removeprefix(_STATE): value for name, value in arrays.items() if name.startswith(_STATE)},
+            state=_part(arrays, _STATE),
+            selection=_part(arrays, _SELECTION),
         )
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise SimulationError(
             f"'{path}' is damaged or no checkpoint of an MD run ({error}). Move it away to continue from the last "
             "frame of the trajectory instead."
         ) from error
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

@@ -12,6 +12,7 @@ from ase.md.md import MolecularDynamics
 from mlip.core.errors import SimulationError, StructureError
 from mlip.simulate.ensembles import Ensemble
 from mlip.simulate.guards import Limits
+from mlip.simulate.selection import Selection
 from mlip.simulate.thermo import ThermoLog, ThermoRow
 from mlip.simulate.trajectory import FrameWriter, snapshot
 from mlip.simulate.uncertainty import spreads
@@ -54,6 +55,7 @@ class MDLoop:
         save: writes a checkpoint of a step.
         checkpoint_interval: in steps.
         alone: whether Ctrl-C is turned into a sentence here; among others it must reach them all.
+        selection: looks at what is logged, None selects nothing.
     """
 
     dynamics: MolecularDynamics
@@ -71,7 +73,19 @@ class MDLoop:
     save: Callable[[int], None] | None = None
     checkpoint_interval: int = 1000
     alone: bool = True
+    selection: Selection | None = None
     _good: tuple[Atoms, dict[str, Any]] | None = field(default=None, init=False)
+
+    def check_start(self) -> None:
+        """Refuse a state that is beyond the limits already, before there are files.
+
+        Raises:
+            SimulationError: says which limit.
+        """
+        try:
+            self._check(self.first_step)
+        except _LimitPassed as error:
+            raise _stopped(self.first_step, error, None) from error
 
     def run(self, log: ThermoLog, frames: FrameWriter | None, record_first: bool) -> None:
         """Run to the last step.
@@ -99,13 +113,8 @@ class MDLoop:
                 if self._due(step, self.checkpoint_interval):
                     self._save(step, log)
         except (_LimitPassed, StructureError) as error:
-            reason = str(error).rstrip(".")
             self._keep_last_good(frames)
-            raise SimulationError(
-                f"MD stopped at step {step}: {reason}. {_kept(frames)} Try a shorter time step, a relaxed "
-                "starting structure, "
-                "or a model trained on such structures."
-            ) from error
+            raise _stopped(step, error, frames) from error
         except KeyboardInterrupt as error:
             if not self.alone:
                 raise
@@ -147,6 +156,9 @@ class MDLoop:
             conserved = None if ramped else self.ensemble.conserved_energy(self.dynamics)
             time = labels["time_fs"]
             log.append(ThermoRow.measure(atoms, step, time, self.freedom, conserved, self.ensemble.needs_stress))
+        # Not at the last step unless it is its turn: a run in two pieces selects what it does in one.
+        if self.selection is not None and step % self.log_interval == 0:
+            self.selection.look(atoms, step, labels["time_fs"])
         if frames is not None and self._due(step, self.frame_interval):
             spreads(atoms)  # So that they are among the results that a frame is written with.
             frames.write(atoms, **labels)
@@ -168,7 +180,15 @@ class _LimitPassed(Exception):
     """The state of the simulation means nothing any more."""
 
 
-def _kept(frames: FrameWriter | None) -> str:
-    return (
-        "No trajectory was written." if frames is None else f"{frames.num_frames} frames are kept in '{frames.path}'."
+def _stopped(step: int, reason: Exception, frames: FrameWriter | None) -> SimulationError:
+    return SimulationError(
+        f"MD stopped at step {step}: {str(reason).rstrip('.')}. {_kept(frames)} Try a shorter time step, a relaxed "
+        "starting structure, or a model trained on such structures."
     )
+
+
+def _kept(frames: FrameWriter | None) -> str:
+    if frames is None:
+        return "No trajectory was written."
+    number = frames.num_frames
+    return f"{number} {'frame is' if number == 1 else 'frames are'} kept in '{frames.path}'."

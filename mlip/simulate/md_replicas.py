@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mlip.simulate.md_checkpoint import previous_checkpoint, read_checkpoint
 from mlip.simulate.md_loop import Progress
 from mlip.simulate.md_start import MDFiles
 from mlip.simulate.md_summary import MDSummary
+from mlip.simulate.selection import SELECTED
 from mlip.simulate.together import Outcome, run_together
 
 CHECKPOINT = "checkpoint.npz"
@@ -36,8 +37,8 @@ class Replica:
     seed: int
     folder: Path
 
-    def files(self, restart: bool, at: int | None = None) -> MDFiles:
-        """Return the names of its files."""
+    def files(self, restart: bool, at: int | None = None, number: int | None = None) -> MDFiles:
+        """Return the names of its files; ``number`` is its own among the replicas."""
         return MDFiles(
             trajectory=self.folder / "trajectory.traj",
             thermo=self.folder / "thermo.csv",
@@ -45,6 +46,8 @@ class Replica:
             checkpoint=self.folder / CHECKPOINT,
             keep_previous=True,
             at=at,
+            selected=self.folder / SELECTED,
+            replica=number,
         )
 
 
@@ -69,7 +72,7 @@ def run_replicas(
 
     Every replica has the files of an ordinary run. A restart takes all of them up at the same step, the last one that
     every one of them has a checkpoint of, so that the batches are the ones they would have been: sums in a batch of
-    another size are rounded otherwise. Those that are done already are not touched.
+    another size are rounded otherwise.
 
     Args:
         atoms: where all start from.
@@ -82,20 +85,14 @@ def run_replicas(
         options: of `run_md`.
 
     Returns:
-        One outcome for each replica that was not done before, in their order.
+        One outcome for each replica, in their order; those that are done already are summarised.
 
     Raises:
         ConfigError: no replica, or two share a folder.
-        SimulationError: all of them are done.
     """
     if not replicas or len({replica.folder for replica in replicas}) < len(replicas):
         raise ConfigError("Replicas need a folder each, and there must be at least one.")
     at = _common_step(replicas, steps) if restart else [None] * len(replicas)
-    if all(step is not None and step >= steps for step in at):
-        raise SimulationError(
-            f"All {len(replicas)} replicas are already at step {steps}: ask for more steps to continue them."
-        )
-    chosen = [(k, step) for k, step in enumerate(at) if step is None or step < steps]
 
     def task(number: int, step: int | None) -> Callable[[MLIPCalculator], MDSummary]:
         def run(one: MLIPCalculator) -> MDSummary:
@@ -106,7 +103,7 @@ def run_replicas(
                 ensemble,
                 steps,
                 seed=replica.seed,
-                files=replica.files(step is not None, step),
+                files=replica.files(step is not None, step, number),
                 callback=None if callback is None else lambda state: callback(number, state),
                 alone=False,
                 **options,
@@ -114,9 +111,8 @@ def run_replicas(
 
         return run
 
-    outcomes = list(run_together([task(*one) for one in chosen], calculator))
-    found = [replace(outcome, number=chosen[outcome.number][0]) for outcome in outcomes]
-    return sorted(found, key=lambda outcome: outcome.number)
+    outcomes = run_together([task(*one) for one in enumerate(at)], calculator)
+    return sorted(outcomes, key=lambda outcome: outcome.number)
 
 
 def _common_step(replicas: Sequence[Replica], steps: int) -> list[int | None]:

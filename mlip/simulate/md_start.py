@@ -29,6 +29,8 @@ class MDFiles:
         checkpoint: ``.npz`` with the whole state, see :mod:`mlip.simulate.md_checkpoint`.
         keep_previous: also keep the checkpoint before the last one.
         at: the step of the checkpoint to continue from, the last one or the one before; None takes the last.
+        selected: extended XYZ with the structures to label, if any are to be selected.
+        replica: number of the run among several, noted there.
     """
 
     trajectory: str | os.PathLike[str] | None = None
@@ -37,6 +39,8 @@ class MDFiles:
     checkpoint: str | os.PathLike[str] | None = None
     keep_previous: bool = False
     at: int | None = None
+    selected: str | os.PathLike[str] | None = None
+    replica: int | None = None
 
 
 @dataclass

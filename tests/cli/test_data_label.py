@@ -157,7 +157,7 @@ def test_stopped_by_the_user(monkeypatch):
     """What is there can be used, and the file for potentials has it, too."""
     from mlip.data.labelling.kohn_sham import KohnShamLabeller
 
-    compute, calls = KohnShamLabeller.label, []
+    compute, calls = KohnShamLabeller.compute, []
 
     def stopped(self, *structure):
         calls.append(structure)
@@ -165,7 +165,7 @@ def test_stopped_by_the_user(monkeypatch):
             raise KeyboardInterrupt
         return compute(self, *structure)
 
-    monkeypatch.setattr(KohnShamLabeller, "label", stopped)
+    monkeypatch.setattr(KohnShamLabeller, "compute", stopped)
     result = CliRunner().invoke(app, ["data", "label", "h2.xyz", "--out", "train.xyz", *CHEAP])
     assert result.exit_code == 130
     assert "Stopped. What is computed is in train.xyz.db; the same command goes on." in result.output
@@ -181,3 +181,36 @@ def test_a_full_disk_says_so_in_one_sentence(monkeypatch):
 
     monkeypatch.setattr(LabelFile, "store", full)
     assert "disk is full" in refusal("h2.xyz", "--out", "h2.db", *CHEAP)
+
+
+def test_charged_molecules_and_open_shells():
+    """UHF/STO-3G of the hydrogen atom is -0.466582 Hartree; H2+ has half of the bond's electrons."""
+    ion = hydrogen(1.06, info={"charge": 1, "spin": 2, "step": 7, "uncertainty": 0.25})
+    ase.io.write("open.xyz", [Atoms("H", info={"multiplicity": 2}), ion])
+    label("open.xyz", "--out", "open.extxyz", "--forces", "--any-distance", *CHEAP)
+    atom, found = ase.io.read("open.extxyz", ":")
+    assert atom.get_potential_energy() / 27.211386 == pytest.approx(-0.466582, abs=1e-6)
+    assert (found.info["charge"], found.info["spin"]) == (1, 2)
+    assert (found.info["step"], found.info["uncertainty"]) == (7, 0.25)
+    assert found.info["functional"] == "hf"
+    assert found.info["program"].startswith("PySCF 2.")
+    energies = []
+    for sign in (1, -1):
+        ase.io.write("moved.xyz", hydrogen(1.06 + sign * 1e-3))
+        label("moved.xyz", "--charge", "1", "--spin", "2", "--out", f"moved{sign}.xyz", "--any-distance", *CHEAP)
+        energies.append(ase.io.read(f"moved{sign}.xyz").get_potential_energy())
+    assert found.get_forces()[1, 2] == pytest.approx(-(energies[0] - energies[1]) / 2e-3, abs=5e-5)
+    ase.io.write("radical.xyz", [hydrogen(0.74), Atoms("H"), Atoms("H", info={"spin": 3}), hydrogen(0.8, pbc=True)])
+    output = label("radical.xyz", "--out", "r.xyz", "--on-error", "skip", *CHEAP)
+    assert "odd number of electrons, 1: state its charge, or the multiplicity (spin=2)" in output
+    assert "H with charge 0 has 1 electrons, which cannot have the multiplicity 3" in output
+    assert "radical.xyz:3: The structure is periodic, and only molecules can be computed" in output
+
+
+@pytest.mark.slow
+def test_density_fitting_is_close_and_another_level():
+    label("h2.xyz", "--out", "plain.xyz", *CHEAP)
+    label("h2.xyz", "--out", "fitted.xyz", "--density-fit", "--memory", "500", *CHEAP)
+    plain, fitted = (ase.io.read(name).get_potential_energy() for name in ("plain.xyz", "fitted.xyz"))
+    assert 0 < abs(plain - fitted) < 0.02
+    assert "density_fit True (now: None)" in refusal("h2.xyz", "--out", "fitted.xyz", *CHEAP)

@@ -13,6 +13,7 @@ from mlip.simulate.analysis.dynamics import diffusion, mean_square_displacement,
 from mlip.simulate.analysis.motion import Motion, motion_of, read_motion
 from mlip.simulate.analysis.pairs import follow_bonds, radial_distribution
 from mlip.simulate.analysis.report import analyse, thermodynamics, write_analysis
+from mlip.simulate.analysis.temperature import temperature_test
 from mlip.simulate.ensembles import NVE
 from mlip.simulate.md import MDFiles, run_md
 from mlip.simulate.thermo import ThermoRow
@@ -82,6 +83,7 @@ def test_random_walk_through_a_changing_cell() -> None:
     np.testing.assert_allclose(np.diff(motion(wrapped, cell=cell).unwrapped, axis=0), steps[1:], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_oscillators_ring_at_their_frequency() -> None:
     """ω = sqrt(k / m); amplitudes and phases are random, frequencies of two species apart."""
     atoms = Atoms("H2", [[0, 0, 0], [5, 0, 0]])
@@ -141,6 +143,28 @@ def test_averages_of_a_log() -> None:
     assert found.drift == pytest.approx(1e-7 * 1e6 / 8)
 
 
+@pytest.mark.parametrize(("width", "passes"), [(1.0, True), (1.4, False), (0.7, False)])
+def test_the_temperature_of_a_canonical_ensemble(width: float, passes: bool) -> None:
+    """Correlated rows, too: f squares of autoregressive normal variables, whose correlation time is known."""
+    rng, memory, freedom = np.random.default_rng(4), 0.8, 21
+    noise = rng.normal(size=(20_000, freedom)) * np.sqrt(1 - memory**2)
+    values = rng.normal(size=freedom)
+    kinetic = np.empty(len(noise))
+    for k, kick in enumerate(noise):
+        values = memory * values + kick
+        kinetic[k] = values @ values
+    temperature = 300 * kinetic / freedom
+    temperature = temperature.mean() + width * (temperature - temperature.mean())
+    found = temperature_test(temperature, freedom)
+    assert found.correlation == pytest.approx((1 + memory**2) / (1 - memory**2), rel=0.15)
+    assert found.variance_ratio == pytest.approx(width**2, rel=0.12)
+    assert (min(found.variance_p, found.shape_p) > 0.01) == passes
+    spread = 300 * np.sqrt(2 / freedom * found.correlation / 20_000)
+    assert found.error == pytest.approx(width * spread, rel=0.1)
+    assert temperature_test(temperature[:60], freedom) is None
+    assert temperature_test(np.full(100, 300.0), freedom) is None
+
+
 def test_a_run_is_analysed_and_written(tmp_path: Path) -> None:
     places = 4.0 * np.stack(np.meshgrid(*[np.arange(2)] * 3), -1).reshape(-1, 3)
     atoms = Atoms("Ar8", places, cell=[8] * 3, pbc=True)
@@ -151,6 +175,7 @@ def test_a_run_is_analysed_and_written(tmp_path: Path) -> None:
     assert len(found.motion.time) == 199  # The odd frame at the end is left out.
     paths = write_analysis(tmp_path / "analysis", found)
     names = {path.name for path in paths}
+    assert {"temperature.csv", "temperature_distribution.png"} <= names
     assert {"rdf.csv", "msd.csv", "vacf.csv", "spectrum.csv", "analysis.json", "msd.png"} <= names
     assert all(path.stat().st_size > 50 for path in paths)
     period = 2 * np.pi / np.sqrt(1.0 / atoms.get_masses()[0]) / FS

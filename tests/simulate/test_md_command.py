@@ -42,6 +42,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 MD = ("md", "copper.cif", "--model", "m", "--output", "out", "--timestep", 2)
 
 
+@pytest.mark.slow
 def test_replicas_with_a_ramp(run, tmp_path: Path) -> None:
     words = (*MD, "--replicas", 2, "--seed", 7, "--log-interval", 2, "--final-temperature", 600)
     output = run(*words, "--steps", 10)
@@ -58,6 +59,12 @@ def test_replicas_with_a_ramp(run, tmp_path: Path) -> None:
         run(*words, "--steps", 10)
     with pytest.raises(SimulationError, match="already at step 10"):
         run(*words, "--steps", 10, "--restart")
+    with pytest.raises(SimulationError, match="has replicas, not one run"):
+        run(*MD, "--steps", 10, "--overwrite")
+    # Killed after the last step: the results are written.
+    (folders[1] / "summary.json").unlink()
+    run(*words, "--steps", 10, "--restart")
+    assert json.loads((folders[1] / "summary.json").read_text())["last_step"] == 10
     run(*words, "--steps", 14, "--restart")
     assert read(folders[1] / "trajectory.traj").info["step"] == 14
     ends = [read(folder / "trajectory.traj").positions for folder in folders]
@@ -73,6 +80,17 @@ def test_a_replica_that_fails(run, tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "out/summary.json").read_text())["failed"]) == {"replica_0", "replica_1"}
 
 
+def test_what_is_wrong_at_the_start(run, tmp_path: Path) -> None:
+    """Atoms on top of each other leave no files."""
+    atoms = bulk("Cu", "fcc", a=3.25, cubic=True)
+    atoms.positions[1] = atoms.positions[0] + [0.2, 0, 0]
+    atoms.write("touching.xyz")
+    with pytest.raises(SimulationError, match=r"MD stopped at step 0: atoms 0 .* No trajectory was written"):
+        run("md", "touching.xyz", *MD[2:])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_barostats_exports_and_analysis(run, tmp_path: Path) -> None:
     output = run(
         *MD, "--ensemble", "npt", "--barostat", "full", "--steps", 40, "--frame-interval", 2, "--log-interval", 2,
@@ -87,6 +105,12 @@ def test_barostats_exports_and_analysis(run, tmp_path: Path) -> None:
     assert found["frames"] == 20
     assert found["spectrum_highest_per_cm"] == pytest.approx(4170, rel=0.01)
     assert (tmp_path / "out/analysis/rdf.png").stat().st_size > 5000
+    for name in ("temperature", "temperature_distribution"):
+        assert (tmp_path / f"out/analysis/{name}.png").stat().st_size > 5000
+    run("analyse", "out", "--export", "h5md", "--output", "exported")
+    assert (tmp_path / "exported/trajectory.h5").read_bytes()[:4] == b"\x89HDF"
+    with pytest.raises(SimulationError, match=r"no \.traj file"):
+        run("analyse", "out/trajectory.xyz", "--export", "extxyz", "--output", "other")
     run("analyse", "out/trajectory.xyz", "--interval", 4, "--output", "other")
     assert (tmp_path / "other/msd.csv").read_text().startswith("time_fs,Cu_A2\n0,0\n")
 

@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLengths
 from ase.io import read
 from ase.vibrations import Vibrations
 from scipy import stats
 
 from mlip.core.errors import SimulationError
 from mlip.core.units import FS, GPA, KB
-from mlip.simulate.ensembles import NVE, BussiNVT, LangevinNVT, NoseHooverNVT
+from mlip.simulate.ensembles import NVE, BussiNVT, Ensemble, LangevinNVT, NoseHooverNVT
 from mlip.simulate.ensembles_npt import AnisotropicNPT, FullCellNPT, IsotropicNPT
 from mlip.simulate.guards import Limits
 from mlip.simulate.md import MDFiles, run_md
 from mlip.simulate.md_timestep import highest_frequency, timestep_problem
 from mlip.simulate.thermo import column
+from mlip.simulate.velocities import degrees_of_freedom
 from tests.simulate.analytic import Nothing, Springs, einstein_crystal
 
 
@@ -63,6 +65,79 @@ def test_bussi_samples_the_kinetic_energy_of_a_gas(fixed: bool) -> None:
     compare((temperature - 300) ** 2, 2 * 300**2 / freedom)
     scale = 2 * 300 / freedom
     assert stats.kstest(temperature[::20], stats.gamma(freedom / 2, scale=scale).cdf).pvalue > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ensemble", [NoseHooverNVT(300, 60), BussiNVT(300, 60)], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_canonical_ensemble_is_kept(ensemble: Ensemble, fixed: bool) -> None:
+    """Of crystals drawn from it exactly, kinetic and potential energies stay gamma variables with f/2, f = 12 and 9.
+
+    Nothing is asked about mixing, which a chain in an almost harmonic crystal of a few atoms does badly. What fixed
+    atoms would take up, or one degree of freedom more or less in the thermostat, is seen.
+    """
+    rng = np.random.default_rng(0)
+    atoms, net = Atoms("Ar5", 5.0 * rng.random((5, 3)), cell=[20] * 3, pbc=True), Net(5)
+    atoms.calc, places = net, atoms.positions.copy()
+    net.places = places
+    if fixed:
+        atoms.set_constraint(FixAtoms([0, 3]))
+    free = [1, 2, 4] if fixed else [0, 1, 2, 3, 4]
+    values, modes = np.linalg.eigh(net.stiffness[np.ix_(free, free)])
+    values, modes = (values, modes) if fixed else (values[1:], modes[:, 1:])
+    freedom = degrees_of_freedom(atoms, ensemble.momentum_conserved)
+    assert freedom == 3 * len(values)
+    mass, found = atoms.get_masses()[0], []
+    for _ in range(300):
+        atoms.positions[:] = places
+        atoms.positions[free] += modes @ (rng.normal(size=(len(values), 3)) * np.sqrt(KB * 300 / values)[:, None])
+        momenta = np.zeros((5, 3))
+        momenta[free] = modes @ rng.normal(size=(len(values), 3)) * np.sqrt(mass * KB * 300)
+        atoms.set_momenta(momenta)
+        dynamics = ensemble.integrator(atoms, 4.0, freedom, rng)
+        if isinstance(ensemble, NoseHooverNVT):
+            chain = dynamics._thermostat
+            chain._p_eta = rng.normal(size=3) * np.sqrt(chain._Q * KB * 300)
+        for _ in range(40):
+            dynamics.step()
+        found.append((atoms.get_kinetic_energy(), atoms.get_potential_energy()))
+    for energies in np.transpose(found):
+        assert stats.kstest(energies, stats.gamma(freedom / 2, scale=KB * 300).cdf).pvalue > 1e-3
+        assert energies.mean() == pytest.approx(freedom / 2 * KB * 300, abs=4 * KB * 300 * np.sqrt(freedom / 2 / 300))
+
+
+class Net(Calculator):
+    """Harmonic springs of no length between all displacements: E = ½ Σ_{i<j} k_ij |u_i − u_j|²."""
+
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 - ASE's interface
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        constants = np.random.default_rng(1).uniform(0.3, 1.5, (number, number))
+        constants = np.triu(constants, 1) + np.triu(constants, 1).T
+        self.stiffness = np.diag(constants.sum(0)) - constants
+        self.places = np.zeros((number, 3))
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=("positions",)) -> None:
+        super().calculate(atoms, properties, system_changes)
+        away = self.atoms.positions - self.places
+        forces = -self.stiffness @ away
+        energy = -0.5 * float((away * forces).sum())
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+
+
+def test_a_chain_leaves_fixed_atoms_cold() -> None:
+    """ASE's own lets their forces into momenta that the chain takes for heat, and the rest freezes."""
+    atoms, springs = einstein_crystal()
+    springs.places = springs.places + np.array([0.3, 0.0, 0.0])
+    atoms.set_constraint(FixAtoms([0, 3]))
+    summary = run_md(atoms, springs, NoseHooverNVT(300, 80), 400, timestep=4.0, log_interval=5)
+    assert np.ptp(column(summary.rows, "conserved")) < 0.02
+    assert column(summary.rows, "temperature")[20:].mean() > 200
+    np.testing.assert_array_equal(summary.atoms.positions[[0, 3]], atoms.positions[[0, 3]])
+    atoms.set_constraint(FixBondLengths([(0, 1)]))
+    with pytest.raises(SimulationError, match=r"not FixBondLengths\. Use Langevin or Bussi"):
+        run_md(atoms, springs, NoseHooverNVT(), 5)
 
 
 class Blind(Limits):

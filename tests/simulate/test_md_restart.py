@@ -29,6 +29,7 @@ from tests.simulate.pair_model import PairModel
 MODEL = PairModel()
 QUICK = [LangevinNVT(), FullCellNPT()]
 SLOW = [NVE(400), BussiNVT(), NoseHooverNVT(), IsotropicNPT(), AnisotropicNPT()]
+DONE = "All steps had been done before: only the results were written."
 OPTIONS = {"timestep": 2.0, "log_interval": 3, "frame_interval": 2, "checkpoint_interval": 10, "seed": 5}
 
 
@@ -122,6 +123,29 @@ def test_what_is_changed_on_a_restart_is_noted(tmp_path: Path) -> None:
         run_md(atoms, springs, LangevinNVT(), 30, files=files(tmp_path, True), **OPTIONS)
 
 
+def test_killed_after_the_last_step(tmp_path: Path) -> None:
+    """All is computed, and what is left to do is to summarise: the files stay as they are, to the byte."""
+    atoms, springs = einstein_crystal()
+    whole = run_md(atoms, springs, BussiNVT(), 20, files=files(tmp_path), **OPTIONS)
+    before = contents(tmp_path)
+    again = run_md(atoms, springs, BussiNVT(), 20, files=files(tmp_path, True), **OPTIONS)
+    assert contents(tmp_path) == before
+    assert repr(again.rows) == repr(whole.rows)
+    np.testing.assert_array_equal(again.atoms.positions, whole.atoms.positions)
+    assert again.notes == (*whole.notes, "Continued from step 20.", DONE)
+    assert again.ns_per_day == 0
+    with pytest.raises(SimulationError, match="already at step 20"):
+        run_md(atoms, springs, BussiNVT(), 10, files=files(tmp_path, True), **OPTIONS)
+
+
+def test_a_long_time_step_is_said_before_it_does_harm() -> None:
+    atoms, springs = einstein_crystal()
+    said = []
+    with pytest.raises(SimulationError, match="MD stopped at step"):
+        run_md(atoms, springs, NVE(), 1000, timestep=80.0, notify=said.append)
+    assert "No integration is stable" in said[0]
+
+
 def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
     atoms, springs = einstein_crystal()
     run_md(atoms, springs, NVE(), 20, files=files(tmp_path), **OPTIONS)
@@ -206,8 +230,8 @@ class TestReplicas:
                 (one.folder / file).read_bytes() for one in replicas for file in ("trajectory.traj", "thermo.csv")
             ]
         assert made["parts"] == made["whole"]
-        with pytest.raises(SimulationError, match="All 3 replicas are already at step 30"):
-            run_replicas(crystal(), MLIPCalculator(MODEL), BussiNVT(), 30, replicas, restart=True, **self.options())
+        again = run_replicas(crystal(), MLIPCalculator(MODEL), BussiNVT(), 30, replicas, restart=True, **self.options())
+        assert all("All steps had been done before" in outcome.value.notes[-1] for outcome in again)
 
     def test_an_earlier_run_is_not_mixed_in(self, tmp_path: Path) -> None:
         replicas = replicas_in(tmp_path, 2, seed=0)

@@ -45,12 +45,32 @@ def label(
         float | None, typer.Option(help="Orbital gradient in the last cycle, Hartree.  [default: 3.16e-5]")
     ] = None,
     max_cycle: Annotated[int | None, typer.Option(help="SCF cycles, at most.  [default: 100]")] = None,
+    density_fit: Annotated[
+        bool, typer.Option("--density-fit", help="Density fitting: faster, energies differ slightly; not in a .db.")
+    ] = False,
+    memory: Annotated[float | None, typer.Option(help="MB for the integrals of a process.")] = None,
+    ase: Annotated[
+        str | None, typer.Option(help="Compute with this calculator of ASE (vasp, espresso, orca, emt, …), or a Class.")
+    ] = None,
+    ase_args: Annotated[
+        str | None, typer.Option(help='Its arguments: JSON, or a file with it; "{charge}" is the structure\'s.')
+    ] = None,
+    free_energy: Annotated[
+        bool, typer.Option("--free-energy", help="With --ase: the energy that goes with the forces, under smearing.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Compute with a model, to train another one.")
+    ] = None,
+    charge: Annotated[int | None, typer.Option(help="e, of structures that do not state it; not in a .db.")] = None,
+    spin: Annotated[int | None, typer.Option(help="Multiplicity 2S + 1, likewise.")] = None,
     layout: Annotated[
         Layout, typer.Option(help="Of a .db; auto: dynamic if consecutive structures are frames of one molecule.")
     ] = Layout.auto,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Processes of one thread each.  [default: one for every processor]"),
+        typer.Option(
+            "--jobs", "-j", min=1, help="Processes of one thread each.  [default: one a processor; 1 for a model]"
+        ),
     ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="Stop if a structure can never be computed, or leave it out and note why.")
@@ -61,35 +81,54 @@ def label(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute again what has failed.")] = False,
     licence: Annotated[str | None, typer.Option(help="Of the data, to be noted in the file.")] = None,
 ) -> None:
-    """Compute energies, forces and Kohn-Sham matrices.
+    """Compute energies, forces, stress and Kohn-Sham matrices, to train on.
 
     \b
     mlip data label frames.xyz --out frames.db
     mlip data label a.xyz b.xyz --xc pbe --basis def2-tzvp --forces --out train.xyz --jobs 8
+    mlip data label selected.extxyz --ase vasp --ase-args vasp.json --out new.extxyz --jobs 1
 
-    Molecules must be neutral and closed-shell. A .db is read by mlip train data=qh9 and mlip data prepare; beside
-    files of energies and forces the command keeps FILE.db with what it has computed.
+    Without --ase and --model PySCF computes (pip install 'mlip-kit[qm]'): neutral closed-shell molecules for a .db,
+    which is read by mlip train data=qh9 and mlip data prepare; any molecule for energies and forces. Charge and spin
+    (2S + 1) are read from the info of a structure. --ase and --model compute forces, and stress of crystals.
 
-    Stopped at any moment, the same command goes on: what is there is not computed again. Structures may be
-    added. Calculations that fail are noted with their reason, and the others go on.
-
-    Needs PySCF: pip install 'mlip-kit[qm]'.
+    Stopped at any moment, the same command goes on: what is there, in FILE.db beside a file of energies and forces,
+    is not computed again. Structures may be added. Calculations that fail, as those that do not converge, give no
+    labels: they are noted with their reason, the others go on, and the exit status is 1.
     """
     from rich.console import Console
 
-    from mlip.cli.data.label_task import LabelTask, bar, build_labeller, files, read, refuse, show
+    from mlip.cli.data.label_method import build_ase_labeller, build_labeller, refuse_unused
+    from mlip.cli.data.label_task import LabelTask, bar, files, read, refuse, show
     from mlip.core.errors import ConfigError
     from mlip.data.labelling.run import checked
     from mlip.data.store.prepare import num_processors
 
     console = Console()
     settings = {"xc": xc, "basis": basis, "grid_level": grid_level, "conv_tol": conv_tol, "grad_tol": grad_tol}
-    target, work = files(out, structures)
+    settings |= {"max_cycle": max_cycle, "density_fit": density_fit or None, "memory": memory}
+    target, work = files(out, structures, matrices=not (ase or model))
     if any_distance and target == work:
         raise ConfigError("--any-distance is for energies and forces: readers of a .db refuse such molecules.")
-    fields = ["energy", *(["forces"] if forces else []), *(["hamiltonian"] if target == work else [])]
-    labeller = build_labeller(method, {**settings, "max_cycle": max_cycle}, fields)
-    found = checked(read(structures, any_distance), labeller)
+    if target == work:
+        refuse_unused({"charge": charge, "spin": spin}, "cannot be in a .db, which holds neutral closed shells")
+    if ase and model:
+        raise ConfigError("--ase and --model both compute: give one of them.")
+    if ase or model:
+        refuse_unused(settings, f"has no effect with {'--ase' if ase else '--model'}")
+    if not ase:
+        refuse_unused({"ase_args": ase_args, "free_energy": free_energy}, "has no effect without --ase")
+    if ase:
+        labeller = build_ase_labeller(ase, ase_args, free_energy, target)
+    elif model:
+        from mlip.simulate.labelling.calculators import ModelLabeller
+
+        labeller, jobs = ModelLabeller(model), jobs or 1
+    else:
+        fields = ["energy", *(["forces"] if forces else []), *(["hamiltonian"] if target == work else [])]
+        labeller = build_labeller(method, settings, fields)
+    found = checked(read(structures, any_distance, labeller.takes, {"charge": charge, "spin": spin}), labeller)
+    refused = sum(bool(one.refused) for one in found)
     refuse(found, skip=on_error is OnError.skip)
     kind = None if layout is Layout.auto else layout.value
     task = LabelTask(found, labeller, target, work, kind, jobs or num_processors(), retry_failed, licence)
@@ -100,3 +139,5 @@ def label(
         console.print(f"Stopped. What is computed is in {work}; the same command goes on.", soft_wrap=True)
         raise
     show(outcome, console)
+    if len(outcome.failures) > refused:
+        raise typer.Exit(1)

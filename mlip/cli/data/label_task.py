@@ -7,18 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-from mlip.cli.config_dir import config_dir
 from mlip.cli.data.training_words import training_words
-from mlip.core.build import build
 from mlip.core.errors import ConfigError, MlipError, StructureError, did_you_mean
 from mlip.data.labelling.base import Labeller
 from mlip.data.labelling.label_file import UNSTATED, LabelFile
 from mlip.data.labelling.run import Progress, Report, choose_layout, label_structures, record_of
-from mlip.data.labelling.structures import Structure, structure
+from mlip.data.labelling.structures import Structure, Takes, structure
 from mlip.data.writers.registry import WRITERS, writer_for
 from mlip.simulate.structures import read_structures
 
@@ -110,18 +106,26 @@ class LabelTask:
             "licence": file.record.licence,
             "citation": f"computed with {', '.join(file.record.programs)}",
             "level_of_theory": dict(file.record.level_of_theory),
-            "units": "eV, Angstrom",
+            "programs": ", ".join(file.record.programs),
+            "units": "eV, eV/Angstrom, eV/Angstrom^3",
         }
         writer_for(self.target).write(file.samples(), self.target, record)
 
 
-def files(out: Path | None, structures: Sequence[Path]) -> tuple[Path, Path]:
+def files(out: Path | None, structures: Sequence[Path], matrices: bool = True) -> tuple[Path, Path]:
     """Return the file to write, and the database that what is computed is kept in.
+
+    Args:
+        out: what the user has named.
+        structures: files that are read.
+        matrices: whether the method has any, which a .db is for.
 
     Raises:
         ConfigError: an ending that says no format, a file that is read, or that this command has not made.
     """
-    target = (out or Path(f"{structures[0].stem}_labels{DATABASE}")).expanduser()
+    target = (out or Path(f"{structures[0].stem}_labels{DATABASE if matrices else '.extxyz'}")).expanduser()
+    if target.suffix == DATABASE and not matrices:
+        raise ConfigError("A .db holds Hamiltonians, which only --method pyscf computes: choose an --out .extxyz.")
     known = [DATABASE, *(suffix for writer in WRITERS for suffix in writer.suffixes)]
     if target.suffix not in known or target.is_dir():
         raise ConfigError(
@@ -136,36 +140,7 @@ def files(out: Path | None, structures: Sequence[Path]) -> tuple[Path, Path]:
     return target, work
 
 
-def build_labeller(method: str, settings: Mapping[str, Any], fields: Sequence[str]) -> Labeller:
-    """Return the labeller of ``configs/label/METHOD.yaml``, or of a yaml file of the user's.
-
-    Args:
-        method: name or path.
-        settings: that replace those of the file; None for those that nobody has named.
-        fields: what to compute.
-
-    Raises:
-        MlipError: no such method, or it refuses a setting.
-    """
-    own = Path(method)
-    shipped = {path.stem: path for path in sorted((config_dir() / "label").glob("*.yaml"))}
-    path = own if own.suffix == ".yaml" else shipped.get(method)
-    if path is None or not path.is_file():
-        hint = did_you_mean(method, shipped)
-        raise ConfigError(f"There is no method '{method}' to compute with.{hint} Known: {', '.join(shipped)}.")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"'{path}' cannot be read as a method: {' '.join(str(error).split())}.") from error
-    config = config if isinstance(config, dict) else {}
-    given = {name: value for name, value in settings.items() if value is not None}
-    labeller = build({**config, **given}, fields=list(fields)) if "_target_" in config else None
-    if not isinstance(labeller, Labeller):
-        raise ConfigError(f"'{path}' must have a _target_ that is a Labeller, see configs/label/pyscf.yaml.")
-    return labeller
-
-
-def read(paths: Sequence[Path], any_distance: bool) -> list[Structure]:
+def read(paths: Sequence[Path], any_distance: bool, takes: Takes, given: Mapping[str, int | None]) -> list[Structure]:
     """Read all structures of some files, see `structure`.
 
     Raises:
@@ -177,7 +152,7 @@ def read(paths: Sequence[Path], any_distance: bool) -> list[Structure]:
         # Frames of different files must not look like those of one.
         name = path.name if names[path.name] == 1 else str(path)
         frames = enumerate(read_structures(path))
-        found += [structure(atoms, name, frame, any_distance) for frame, atoms in frames]
+        found += [structure(atoms, name, frame, any_distance, takes, given) for frame, atoms in frames]
     return found
 
 

@@ -64,6 +64,8 @@ class Record:
         programs, layout, licence = values.get("programs"), values.get("layout"), values.get("licence")
         named = isinstance(level, dict) and all(isinstance(level.get(key), str) for key in ("functional", "basis"))
         listed = all(isinstance(x, list) and all(isinstance(y, str) for y in x) for x in (fields, programs))
+        # Energies and forces come from programs, too, that have neither.
+        named = named or (isinstance(level, dict) and layout == "none")
         if not named or not listed or not isinstance(layout, str) or not isinstance(licence, str):
             raise DataError(f"'{where}' is damaged: its table {RECORD} lacks the level of theory or the fields.")
         return cls(layout, level, tuple(fields), tuple(programs), licence)

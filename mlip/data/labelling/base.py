@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlip.core.errors import ConfigError, MlipError, did_you_mean
+from mlip.data.labelling.structures import Structure, Takes
 
 FIELDS = ("energy", "forces", "hamiltonian")
 """What can be computed."""
@@ -23,13 +24,15 @@ class Labels:
         energy: Hartree.
         forces: (atoms, 3) Hartree/Bohr, None if they were not asked for.
         hamiltonian: (orbitals, orbitals) Hartree in the order `mlip` of :mod:`mlip.data.orbitals`, likewise.
-        cycles: of the self-consistent field.
+        cycles: of the self-consistent field, 0 where there is none.
+        stress: (3, 3) Hartree/Bohr³, tension positive; None for what is not periodic, or has none.
     """
 
     energy: float
     forces: np.ndarray | None
     hamiltonian: np.ndarray | None
     cycles: int
+    stress: np.ndarray | None = None
 
 
 class NotLabelled(MlipError):
@@ -37,7 +40,7 @@ class NotLabelled(MlipError):
 
 
 class Labeller(ABC):
-    """Computes labels of neutral closed-shell molecules.
+    """Computes labels of structures.
 
     Subclasses are chosen by ``mlip data label --method NAME``, which is ``configs/label/NAME.yaml``; they get
     ``fields`` besides their own options, hold plain values only, and pickle: every process has a copy.
@@ -47,11 +50,13 @@ class Labeller(ABC):
         level_of_theory: ``functional`` by our name, ``basis``, and every setting that changes the labels, as plain JSON
             values: all structures of a file agree in it.
         program: name and version of the code.
+        takes: which structures can be computed; others are refused before anything begins.
     """
 
     fields: tuple[str, ...]
     level_of_theory: Mapping[str, Any]
     program: str
+    takes: Takes = Takes.closed_shell
 
     @abstractmethod
     def check(self, numbers: np.ndarray) -> None:
@@ -75,6 +80,22 @@ class Labeller(ABC):
         Raises:
             NotLabelled: it did not converge.
         """
+
+    def check_structure(self, structure: Structure) -> None:
+        """Refuse a structure by all that it is, its places apart; `check` where only its elements matter.
+
+        Raises:
+            DataError: as `check`.
+        """
+        self.check(structure.numbers)
+
+    def compute(self, structure: Structure) -> Labels:
+        """Compute a structure with its cell, charge and multiplicity; `label` where there is none of these.
+
+        Raises:
+            NotLabelled: as `label`.
+        """
+        return self.label(structure.numbers, structure.positions)
 
 
 def wanted_fields(fields: tuple[str, ...] | list[str]) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mlip.core.errors import ConfigError, DataError, MlipError
+from mlip.core.errors import MlipError
 from mlip.core.units import BOHR, HARTREE
-from mlip.data.content_hash import geometry_hash
 from mlip.data.datasets.qh9_record import FAILED, LABELLED, RECORD, STRUCTURES, WAITING, Record
 from mlip.data.labelling.base import Labels
+from mlip.data.labelling.label_rows import compare, digest_of, foreign, more_text, read_more
 from mlip.data.labelling.qh9_table import create_statements, floats, insertion, integers
 from mlip.data.labelling.structures import Structure
 from mlip.data.sample import Sample
@@ -29,7 +29,7 @@ _CREATE = (
     f"CREATE TABLE {RECORD} (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     f"CREATE TABLE {STRUCTURES} (place INTEGER PRIMARY KEY, molecule INTEGER NOT NULL, frame INTEGER NOT NULL, "
     "geometry BLOB NOT NULL UNIQUE, source TEXT NOT NULL, Z BLOB, pos BLOB, state TEXT NOT NULL, reason TEXT, "
-    "energy FLOAT, forces BLOB, cycles INTEGER, UNIQUE (molecule, frame))",
+    "energy FLOAT, forces BLOB, cycles INTEGER, more TEXT, UNIQUE (molecule, frame))",
 )
 
 
@@ -121,7 +121,7 @@ class LabelFile:
             place = self._one(f"SELECT coalesce(max(place), -1) FROM {STRUCTURES}") + 1
             molecule = self._one(f"SELECT coalesce(max(molecule), -1) FROM {STRUCTURES}") + 1
             for run in self._runs(structures):
-                digests = [_digest(structure) for structure in run]
+                digests = [digest_of(structure) for structure in run]
                 known = {digest: found for digest in digests if (found := self._find(digest)) is not None}
                 identity = min((entry.molecule for entry, _ in known.values()), default=molecule)
                 molecule = max(molecule, identity + 1)
@@ -149,7 +149,8 @@ class LabelFile:
         forces = None if labels.forces is None else floats(labels.forces)
         # The positions that were computed: equal to those of an earlier command to 1e-6 Å, not to the last bit.
         positions = floats(planned.structure.positions)
-        values = (LABELLED, positions, labels.energy, forces, labels.cycles, planned.place)
+        more = more_text(planned.structure, labels)
+        values = (LABELLED, positions, labels.energy, forces, labels.cycles, more, planned.place)
         with self._errors(), self._transaction():
             if self.record.layout != "none":
                 identity, basis = (planned.molecule, planned.frame), self.record.level_of_theory["basis"]
@@ -158,8 +159,8 @@ class LabelFile:
                     *insertion(layout, planned.place, identity, planned.structure, labels, str(basis))
                 )
             self._connection.execute(
-                f"UPDATE {STRUCTURES} SET state = ?, reason = NULL, pos = ?, energy = ?, forces = ?, cycles = ? "
-                "WHERE place = ?",
+                f"UPDATE {STRUCTURES} SET state = ?, reason = NULL, pos = ?, energy = ?, forces = ?, cycles = ?, "
+                "more = ? WHERE place = ?",
                 values,
             )
 
@@ -185,15 +186,23 @@ class LabelFile:
         return self._one(f"SELECT count(DISTINCT molecule) FROM {STRUCTURES} WHERE state = ?", LABELLED)
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the structures with energies in eV and forces in eV/Å, in the order of the file."""
-        query = f"SELECT molecule, source, Z, pos, energy, forces FROM {STRUCTURES} WHERE state = ? ORDER BY place"
-        level = {key: self.record.level_of_theory[key] for key in ("functional", "basis")}
-        for molecule, source, numbers, positions, energy, forces in self._connection.execute(query, (LABELLED,)):
+        """Yield the structures with energies in eV, forces in eV/Å and stress in eV/Å³, in the order of the file."""
+        query = (
+            f"SELECT molecule, source, Z, pos, energy, forces, more FROM {STRUCTURES} WHERE state = ? ORDER BY place"
+        )
+        level = {key: self.record.level_of_theory.get(key) for key in ("functional", "basis")}
+        if not level["functional"]:
+            level = {"method": self.record.level_of_theory.get("method")}
+        if self.record.layout == "none":
+            level["program"] = ", ".join(self.record.programs)
+        for molecule, source, numbers, positions, energy, forces, more in self._connection.execute(query, (LABELLED,)):
             atoms = Atoms(np.frombuffer(numbers, "<i4"), positions=np.frombuffer(positions, "<f8").reshape(-1, 3))
             labels = {"energy": np.array(energy * HARTREE)}
             if forces is not None:
                 labels["forces"] = np.frombuffer(forces, "<f8").reshape(-1, 3) * (HARTREE / BOHR)
-            yield Sample(atoms, labels, {"source": source, "group": str(molecule), **level})
+            found, info = read_more(more, atoms)
+            # The words of the level of theory are ours, whatever the input had under their names.
+            yield Sample(atoms, labels | found, info | {"source": source, "group": str(molecule), **level})
 
     def _settle(self, wanted: Record, keep_layout: bool) -> Record:
         """Make the tables, or compare with what is there."""
@@ -204,9 +213,12 @@ class LabelFile:
             found = wanted
         elif {RECORD, STRUCTURES} <= tables:
             found = Record.of(dict(self._connection.execute(f"SELECT key, value FROM {RECORD}")), str(self.path))
-            _compare(found, replace(wanted, layout=found.layout) if keep_layout else wanted, self.path)
+            compare(found, replace(wanted, layout=found.layout) if keep_layout else wanted, self.path)
+            columns = {str(row[1]) for row in self._connection.execute(f"PRAGMA table_info({STRUCTURES})")}
+            if "more" not in columns:  # Of an earlier version.
+                self._connection.execute(f"ALTER TABLE {STRUCTURES} ADD COLUMN more TEXT")
         else:
-            raise _foreign(self.path)
+            raise foreign(self.path)
         programs = tuple(dict.fromkeys((*found.programs, *wanted.programs)))
         licence = found.licence if wanted.licence == UNSTATED else wanted.licence
         made = replace(found, programs=programs, licence=licence)
@@ -271,34 +283,6 @@ class LabelFile:
                     f"Cannot write '{self.path}': {error}. What is labelled is kept; free some space or choose another "
                     "folder."
                 ) from error
-            raise _foreign(self.path) from error
+            raise foreign(self.path) from error
         except OSError as error:
             raise MlipError(f"Cannot write '{self.path}': {error.strerror or error}. Choose another folder.") from error
-
-
-def _compare(found: Record, wanted: Record, path: Path) -> None:
-    """Refuse to add to a file what was computed in another way."""
-    ours, theirs = dict(wanted.level_of_theory), dict(found.level_of_theory)
-    pairs = [(name, theirs.get(name), ours.get(name)) for name in {**theirs, **ours}]
-    pairs += [("layout", found.layout, wanted.layout)]
-    pairs += [("labels", ", ".join(found.fields), ", ".join(wanted.fields))]
-    differ = [f"{name} {there} (now: {now})" for name, there, now in pairs if there != now]
-    if differ:
-        raise ConfigError(
-            f"'{path}' was made with {', '.join(differ)}. Use the same settings to add to it, or another --out."
-        )
-
-
-def _foreign(path: Path) -> ConfigError:
-    return ConfigError(
-        f"'{path}' is there already, and is not a file of mlip data label, or damaged. Choose another --out."
-    )
-
-
-def _digest(structure: Structure) -> bytes:
-    try:
-        geometry = geometry_hash(Atoms(structure.numbers, positions=structure.positions)).to_bytes(8, "big")
-        # One that is refused, for its charge say, does not stand for the same geometry without it.
-        return geometry + structure.refused.encode()
-    except ValueError as error:
-        raise DataError(f"{structure.source}: {error}.") from error

@@ -50,10 +50,10 @@ def checked(structures: Sequence[Structure], labeller: Labeller) -> list[Structu
     answers: dict[bytes, str] = {}
     found = []
     for structure in structures:
-        key = np.sort(structure.numbers).tobytes()
+        key = np.sort(structure.numbers).tobytes() + f"{structure.charge} {structure.spin}".encode()
         if not structure.refused and key not in answers:
             try:
-                labeller.check(structure.numbers)
+                labeller.check_structure(structure)
                 answers[key] = ""
             except DataError as error:
                 answers[key] = str(error)
@@ -94,7 +94,7 @@ def label_structures(
     progress(0, len(wanted))
     try:
         work = partial(attempt, labeller)
-        tasks = ((planned.structure.numbers, planned.structure.positions) for planned in wanted)
+        tasks = (planned.structure for planned in wanted)
         for done, (number, found) in enumerate(apply_all(work, tasks, min(jobs, len(wanted)), ordered=False), start=1):
             if isinstance(found, Labels):
                 file.store(wanted[number], found)
@@ -114,10 +114,10 @@ def label_structures(
     return Report(len(wanted) - failed, failed, plan.known, plan.copies)
 
 
-def attempt(labeller: Labeller, task: tuple[np.ndarray, np.ndarray]) -> Labels | str:
-    """Return the labels of numbers and positions (Å), or why there are none."""
+def attempt(labeller: Labeller, structure: Structure) -> Labels | str:
+    """Return the labels of a structure, or why there are none."""
     try:
-        return labeller.label(*task)
+        return labeller.compute(structure)
     except _OF_ONE_STRUCTURE as error:
         kind = "" if isinstance(error, MlipError) else f"{type(error).__name__}: "
         return kind + (" ".join(str(error).split())[:300] or "no reason was given.")

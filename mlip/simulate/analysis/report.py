@@ -18,6 +18,7 @@ from mlip.core.units import KB, MEV
 from mlip.simulate.analysis.dynamics import Diffusion, Vibrations, diffusion, vibrations
 from mlip.simulate.analysis.motion import Motion, read_motion
 from mlip.simulate.analysis.pairs import Bonds, RadialDistribution, follow_bonds, radial_distribution
+from mlip.simulate.analysis.temperature import TemperatureTest, histogram, temperature_test
 from mlip.simulate.output import write_summary
 from mlip.simulate.thermo import ThermoRow, column, energy_drift, read_thermo
 
@@ -34,6 +35,8 @@ class Thermodynamics:
         temperature_std_expected: K, of the canonical ensemble, sqrt(2 / freedom) T.
         drift: meV/atom/ps of what is conserved, or None.
         roughness: meV/atom, standard deviation of what is conserved about the line of the drift, or None.
+        time, history: (rows,) fs and K, the temperature of the log.
+        test: whether its distribution is canonical; None with too few independent rows.
     """
 
     temperature: float
@@ -43,6 +46,9 @@ class Thermodynamics:
     temperature_std_expected: float
     drift: float | None
     roughness: float | None
+    time: np.ndarray
+    history: np.ndarray
+    test: TemperatureTest | None
 
 
 def thermodynamics(rows: Sequence[ThermoRow], num_atoms: int) -> Thermodynamics:
@@ -74,6 +80,9 @@ def thermodynamics(rows: Sequence[ThermoRow], num_atoms: int) -> Thermodynamics:
         temperature_std_expected=float(np.sqrt(2 / freedom)) * mean if freedom else 0.0,
         drift=drift,
         roughness=roughness,
+        time=time,
+        history=temperature,
+        test=temperature_test(temperature, freedom) if freedom else None,
     )
 
 
@@ -119,6 +128,8 @@ class Analysis:
                 "energy_drift_meV_per_atom_per_ps": thermo.drift,
                 "energy_roughness_meV_per_atom": thermo.roughness,
             }
+            if thermo.test is not None:
+                values |= thermo.test.as_dict()
         values["diffusion_cm2_per_s"] = {
             chemical_symbols[number]: {"value": one.constant, "error": one.error, "exponent": one.exponent}
             for number, one in self.diffusion.items()
@@ -194,6 +205,8 @@ def write_analysis(folder: str | os.PathLike[str], found: Analysis) -> list[Path
     written = [folder / "analysis.json"]
     write_summary(written[0], found.as_dict())
     symbol = chemical_symbols
+    if found.thermodynamics is not None:
+        written += _write_temperature(folder, found.thermodynamics)
     if found.pairs is not None:
         columns = {f"{symbol[a]}-{symbol[b]}": values for (a, b), values in found.pairs.values.items()}
         written += _write(folder, "rdf", {"r_A": found.pairs.r}, columns, "g(r)", "r / Å")
@@ -222,6 +235,20 @@ def write_analysis(folder: str | os.PathLike[str], found: Analysis) -> list[Path
             lines.append(",".join([str(first), str(second), *cells]))
         write_text_atomically(written[-1], "\n".join(lines) + "\n")
     return written
+
+
+def _write_temperature(folder: Path, thermo: Thermodynamics) -> list[Path]:
+    """Write the temperature against time, and its distribution beside the canonical one."""
+    paths = _write(
+        folder, "temperature", {"time_fs": thermo.time}, {"temperature_K": thermo.history}, "T / K", "t / fs"
+    )
+    if thermo.freedom and len(thermo.history) >= 20:
+        places, density, canonical = histogram(thermo.history, thermo.freedom)
+        columns = {"found_per_K": density, "canonical_per_K": canonical}
+        paths += _write(
+            folder, "temperature_distribution", {"temperature_K": places}, columns, "density / 1/K", "T / K"
+        )
+    return paths
 
 
 def _write(

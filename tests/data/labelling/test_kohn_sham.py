@@ -123,3 +123,20 @@ def test_without_pyscf(monkeypatch):
     for make in (KohnShamLabeller, partial(KohnShamLabeller, basis="sto-3g")):
         with pytest.raises(DataError, match=r"PySCF is needed for computing labels .*pip install 'mlip-kit\[qm\]'"):
             make()
+
+
+def test_forces_of_an_open_shell_are_derivatives_of_its_energy():
+    """NH2, whose ground state is not degenerate; with a density functional and its grid."""
+    from mlip.data.labelling.structures import Structure
+
+    labeller = KohnShamLabeller(["energy", "forces"], **CHEAP)
+    positions, step = np.array([[0, 0, 0], [0, 0.8, 0.63], [0, -0.8, 0.6]]), 1e-3
+    shift = np.zeros((3, 3))
+    shift[1, 2] = step * BOHR
+
+    def computed(places):
+        return labeller.compute(Structure(np.array([7, 1, 1]), places, "a", 0, spin=2))
+
+    forces = computed(positions).forces
+    plus, minus = (computed(positions + sign * shift).energy for sign in (1, -1))
+    assert forces[1, 2] == pytest.approx(-(plus - minus) / (2 * step), abs=5e-7)

@@ -241,7 +241,13 @@ def test_without_matrices(tmp_path):
         assert sample.labels.keys() == {"energy"}
         assert float(sample.labels["energy"]) == pytest.approx(energy * HARTREE_EV, abs=1e-11)
         assert np.array_equal(sample.atoms.positions, wanted.positions)
-        assert sample.info == {"source": wanted.source, "group": "0", "functional": "b3lyp5", "basis": "def2-svp"}
+        assert sample.info == {
+            "source": wanted.source,
+            "group": "0",
+            "functional": "b3lyp5",
+            "basis": "def2-svp",
+            "program": "made up 1.0",
+        }
     with pytest.raises(DataError, match="is not a QH9 file"):
         QH9Dataset(tmp_path / "a.db")
 

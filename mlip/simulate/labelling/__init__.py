@@ -1,0 +1,1 @@
+"""Labels computed by any calculator of ASE, and by models."""

@@ -1,0 +1,92 @@
+"""Structures to label out of those that are there already: a trajectory, or the selections of several runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from mlip.core.errors import SimulationError
+from mlip.simulate.contacts import closest_contact
+from mlip.simulate.selection import (
+    FORCES_STD,
+    SELECTED,
+    Candidate,
+    Selection,
+    SelectOptions,
+    require_committee,
+    write_selected,
+)
+from mlip.simulate.structures import read_structures
+
+
+def select_frames(
+    frames: Iterable[Atoms], options: SelectOptions, calculator: Calculator | None = None
+) -> list[Candidate]:
+    """Select from structures that are there already, such as those of a trajectory.
+
+    All that are within the bounds are remembered, so that none is missed that could be chosen.
+
+    Args:
+        frames: ``info`` may have ``step``, ``time_fs`` and ``replica``; frames without a time are only told apart by
+            their structure. Those of an MD run with a committee have spreads (``forces_std``), those of an earlier
+            selection ``uncertainty`` and ``uncertain_atom``.
+        options: what to keep.
+        calculator: of a committee, which computes the spreads anew; None takes those of the frames.
+
+    Returns:
+        The most uncertain one first.
+
+    Raises:
+        SimulationError: no committee, or a frame without spreads and no calculator.
+        StructureError: the calculator refuses a frame.
+    """
+    if calculator is not None:
+        require_committee(calculator)
+    selection = Selection(options, bounded=False)
+    for place, frame in enumerate(frames):
+        # Before the calculator is asked, which may refuse it.
+        if not np.isfinite(frame.positions).all() or closest_contact(frame, options.closest) is not None:
+            continue
+        uncertainty, atom = _uncertainty(frame, calculator, place)
+        if 0 <= atom < len(frame):
+            info = frame.info
+            time = float(info.get("time_fs", math.nan))
+            replica = int(info["replica"]) if "replica" in info else None
+            selection.consider(frame, uncertainty, atom, int(info.get("step", place)), time, replica)
+    return selection.ranked()
+
+
+def merge_selections(folder: Path, sources: Sequence[Path], options: SelectOptions) -> int:
+    """Select from what several runs have selected, into the folder above them; returns the number of structures.
+
+    Raises:
+        MlipError: a file cannot be read or written.
+    """
+    found = [frame for path in sources if path.is_file() for frame in read_structures(path)]
+    chosen = select_frames(found, options)
+    write_selected(folder / SELECTED, chosen)
+    return len(chosen)
+
+
+def _uncertainty(frame: Atoms, calculator: Calculator | None, place: int) -> tuple[float, int]:
+    """Return the uncertainty of a frame and its most uncertain atom."""
+    info = frame.info
+    if calculator is not None:
+        frame = frame.copy()
+        frame.calc = calculator
+        spread = np.asarray(calculator.get_property(FORCES_STD, frame))
+    elif "uncertainty" in info and "uncertain_atom" in info:
+        return float(info["uncertainty"]), int(info["uncertain_atom"])
+    else:
+        spread = np.asarray(info.get(FORCES_STD, frame.arrays.get(FORCES_STD, ())))
+        if len(spread) != len(frame):
+            raise SimulationError(
+                f"Frame {place} has no spreads of a committee ({FORCES_STD}): name the models that compute them."
+            )
+    atom = int(np.argmax(spread))
+    return float(spread[atom]), atom
