@@ -29,6 +29,8 @@ from mlip.cli.neb import neb
 from mlip.cli.phonons import phonons
 from mlip.cli.profile import profile
 from mlip.cli.relax import relax
+from mlip.cli.screen import screen
+from mlip.cli.select import select
 from mlip.cli.splinify import splinify
 from mlip.cli.tensor_products import tensor_products
 from mlip.cli.train import train
@@ -106,10 +108,10 @@ def root(
     keep_freed_memory()
 
 
-for command in (train, compare, evaluate, relax, md, analyse, eos, elastic, phonons, neb):
+for command in (train, compare, evaluate, relax, md, analyse, eos, elastic, phonons, neb, screen):
     app.command()(command)
 app.add_typer(defects, name="defects")
-for command in (hamiltonian, doctor, info, splinify, committee, profile):
+for command in (hamiltonian, doctor, info, splinify, committee, select, profile):
     app.command()(command)
 app.command("import")(import_model)
 app.add_typer(drive, name="drive")

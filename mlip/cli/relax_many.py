@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,10 +49,10 @@ def read_all(words: Sequence[str], frame: int | None) -> list[InputStructure]:
     return found
 
 
-def default_folder(words: Sequence[str]) -> Path:
+def default_folder(words: Sequence[str], command: str = "relax") -> Path:
     """Return ``relax_INPUT`` after the only input, ``relax_structures`` after several."""
     name = Path(words[0].rstrip("/").translate({ord(sign): None for sign in "*?[]"})).stem if len(words) == 1 else ""
-    return Path(f"relax_{name.strip('._') or 'structures'}")
+    return Path(f"{command}_{name.strip('._') or 'structures'}")
 
 
 def run_many(
@@ -79,6 +78,7 @@ def run_many(
 
     from mlip.calculators.committee import named
     from mlip.core.errors import SimulationError
+    from mlip.simulate.journal import hash_of_models
     from mlip.simulate.output import claim_folder
     from mlip.simulate.relax_output import remove_results, write_results
     from mlip.simulate.relax_records import RECORDS, Records, fingerprint
@@ -88,7 +88,7 @@ def run_many(
         claim_folder(folder, marker, overwrite or restart, advice)
     console = Console()
     dtype = str(calculator.model.dtype).removeprefix("torch.")
-    prints = fingerprint(structures, options, f"{_hash_of(model)} {dtype}")
+    prints = fingerprint(structures, options, f"{hash_of_models(model)} {dtype}")
     about = {"model": named(list(model)), "dtype": dtype, "options": asdict(options)}
     with Records(folder, prints, restart) as records:
         if overwrite:
@@ -212,13 +212,3 @@ def _other_formats(path: Path) -> Iterator[Sample | MlipError]:
     dataset = load_dataset(config)
     for chunk in dataset.chunks():
         yield from dataset.read(chunk)
-
-
-def _hash_of(models: Sequence[Path]) -> str:
-    from mlip.models.names import existing_model
-
-    digest = hashlib.sha256()
-    for model in models:
-        with existing_model(model).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -79,10 +79,10 @@ def plot_summary(path: Path, rows: Sequence[RelaxedRow]) -> None:
     figure = Figure(figsize=(11 if moved else 7.5, 3.4), layout="constrained")
     axes = list(figure.subplots(1, 3 if moved else 2))
     if moved:
-        _histogram(axes.pop(0), volumes, "change of the volume / %", "C4")
+        plot_histogram(axes.pop(0), volumes, "change of the volume / %", "C4")
     gains = [1000 * row.energy_gain for row in good if row.energy_gain is not None]
-    _histogram(axes[0], gains, "energy gained / meV/atom", "C0")
-    _histogram(axes[1], [float(row.steps) for row in good if row.steps is not None], "steps", "C1")
+    plot_histogram(axes[0], gains, "energy gained / meV/atom", "C0")
+    plot_histogram(axes[1], [float(row.steps) for row in good if row.steps is not None], "steps", "C1")
     found = counts(rows)
     figure.suptitle(
         f"{found['structures']} structures: {found['converged']} converged, {found['not_converged']} not, "
@@ -92,8 +92,8 @@ def plot_summary(path: Path, rows: Sequence[RelaxedRow]) -> None:
     write_atomically(path, lambda part: figure.savefig(str(part), format="png", dpi=130))
 
 
-def _histogram(axes: Axes, values: Sequence[float], label: str, colour: str) -> None:
-    """A histogram of all but the outermost 1 % at either side; these are counted in the label."""
+def plot_histogram(axes: Axes, values: Sequence[float], label: str, colour: str) -> None:
+    """Draw a histogram of all but the outermost 1 % at either side; these are counted in the label."""
     finite = np.array([value for value in values if np.isfinite(value)])
     if len(finite):
         low, high = np.percentile(finite, [1, 99]) if len(finite) >= 100 else (finite.min(), finite.max())

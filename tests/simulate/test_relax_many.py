@@ -165,7 +165,7 @@ class TestRecords:
         Records(tmp_path, self.PRINTS, restart=True).close()
 
     def test_a_full_disk_keeps_whole_records(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import mlip.simulate.relax_records as module
+        import mlip.simulate.journal as module
 
         with Records(tmp_path, self.PRINTS) as records:
             records.add(self.record(0))

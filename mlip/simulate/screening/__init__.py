@@ -1,0 +1,1 @@
+"""Screening: one task for thousands of structures, by many workers, whatever happens to some of them."""
