@@ -90,7 +90,7 @@ def screen(
     displacement: Annotated[float | None, typer.Option(help="phonons: Å by which atoms are displaced.")] = None,
     mesh: Annotated[float | None, typer.Option(help="phonons: Å, density of wave vectors.")] = None,
 ) -> None:
-    """Run a task on thousands of structures with many workers; what one of them breaks does not stop the others.
+    """Run a task on thousands of structures, many workers.
 
     \b
     mlip screen 'candidates/*.cif' --model sevennet-0 --cell --workers 8

@@ -81,7 +81,7 @@ def label(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute again what has failed.")] = False,
     licence: Annotated[str | None, typer.Option(help="Of the data, to be noted in the file.")] = None,
 ) -> None:
-    """Compute energies, forces, stress and Kohn-Sham matrices, to train on.
+    """Compute energies, forces, Kohn-Sham matrices.
 
     \b
     mlip data label frames.xyz --out frames.db
