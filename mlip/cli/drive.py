@@ -8,7 +8,7 @@ import typer
 from mlip.cli import properties as common
 
 drive = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Give energies and forces to another program over a socket."
+    no_args_is_help=True, rich_markup_mode=None, help="Give energies and forces to another program (i-PI)."
 )
 
 

@@ -28,7 +28,7 @@ def select(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
 ) -> None:
-    """Choose structures to label: those whose forces a committee disagrees about most, no two of one event.
+    """Choose the structures that are worth a label.
 
     \b
     mlip select md_ethanol/trajectory.traj -n 20
