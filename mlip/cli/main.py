@@ -21,6 +21,7 @@ from mlip.cli.elastic import elastic
 from mlip.cli.eos import eos
 from mlip.cli.evaluate import evaluate
 from mlip.cli.hamiltonian import hamiltonian
+from mlip.cli.hull import hull
 from mlip.cli.import_model import import_model
 from mlip.cli.info import info
 from mlip.cli.kernels import kernels
@@ -108,7 +109,7 @@ def root(
     keep_freed_memory()
 
 
-for command in (train, compare, evaluate, relax, md, analyse, eos, elastic, phonons, neb, screen):
+for command in (train, compare, evaluate, relax, md, analyse, eos, elastic, phonons, neb, hull, screen):
     app.command()(command)
 app.add_typer(defects, name="defects")
 for command in (hamiltonian, doctor, info, splinify, committee, select, profile):

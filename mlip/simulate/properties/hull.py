@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ class Entry:
     name: str
     formula: str
     energy: float
+
+    @property
+    def elements(self) -> set[str]:
+        """Symbols of its elements."""
+        return {str(element) for element in _composition(self)}
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,7 @@ def energies_above_hull(entries: Sequence[Entry], references: Sequence[Entry]) -
     compositions = [_composition(entry) for entry in entries]
     known = [_composition(entry) for entry in references]
     needed = {str(element) for composition in compositions for element in composition}
-    missing = needed - {str(composition.elements[0]) for composition in known if len(composition) == 1}
-    if missing:
-        raise SimulationError(
-            f"There is no reference energy of the element(s) {', '.join(sorted(missing))}: give one of each element."
-        )
+    require_elements(needed, (entry.formula for entry in references))
     inside = [
         PDEntry(composition, entry.energy, name=entry.name)
         for composition, entry in zip(known, references)
@@ -112,6 +113,24 @@ def energies_above_hull(entries: Sequence[Entry], references: Sequence[Entry]) -
             )
         )  # fmt: skip
     return found
+
+
+def require_elements(needed: Iterable[str], references: Iterable[str]) -> None:
+    """Refuse references without one for each element.
+
+    Args:
+        needed: symbols.
+        references: formulas.
+
+    Raises:
+        SimulationError: names what is missing.
+    """
+    known = [Composition(formula) for formula in references]
+    missing = set(needed) - {str(one.elements[0]) for one in known if len(one) == 1}
+    if missing:
+        raise SimulationError(
+            f"There is no reference energy of the element(s) {', '.join(sorted(missing))}: give one of each element."
+        )
 
 
 def read_entries(path: str | os.PathLike[str]) -> list[Entry]:

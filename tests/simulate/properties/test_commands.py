@@ -42,6 +42,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             end.positions[1] = crystal.positions[0]
         del end[0]
         end.write(name)
+    Path("known.csv").write_text("formula,energy_eV\nCu2,1\nAu,-3\n")
     Path("m").touch()
 
     def call(line: str) -> tuple[str, int]:
@@ -90,6 +91,12 @@ CALLS = {
         {"neb.csv", "neb.json", "neb.png", "images.xyz"},
         "barrier_forward_eV",
     ),
+    "hull": (
+        "hull copper.vasp first.xyz --reference copper.vasp --entries known.csv",
+        "hull",
+        {"hull.csv", "hull.json", "hull.png"},
+        "entries",
+    ),
     "vacancy": (
         "defects vacancy copper.vasp --relax --supercell 3 3 3",
         "vacancy_copper",
@@ -112,6 +119,15 @@ CALLS = {
 
 
 QUICK = ("eos", "vacancy")
+
+
+def test_a_crystal_with_a_hole_lies_above_the_perfect_one(run, tmp_path: Path) -> None:
+    run("hull copper.vasp first.xyz --reference copper.vasp")
+    perfect, hole = json.loads((tmp_path / "hull/hull.json").read_text())["entries"]
+    assert perfect["energy_above_hull_eV_per_atom"] == pytest.approx(0, abs=1e-9)
+    assert hole["formation_energy_eV_per_atom"] == pytest.approx(hole["energy_above_hull_eV_per_atom"])
+    assert hole["energy_above_hull_eV_per_atom"] > 0.01
+    assert hole["decomposition"] == {"Cu": 1.0}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in CALLS])
@@ -143,6 +159,7 @@ def test_command_and_its_second_call(run, tmp_path: Path, name: str) -> None:
         ("eos methane.xyz", "a molecule"),
         ("elastic copper.vasp", "needs a relaxed crystal"),
         ("eos none.cif", "no structure file"),
+        ("hull copper.vasp --reference methane.xyz", "no reference energy of the element(s) Cu"),
         ("neb first.xyz copper.vasp", "they have 31 and 1"),
         ("defects surface copper.vasp --relax --miller 1,x,0", "whole numbers"),
         ("defects vacancy copper.vasp --mu Cu:3", "written as O=-4.9"),
