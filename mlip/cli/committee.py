@@ -1,5 +1,6 @@
 """``mlip committee``: several models as one file."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -29,8 +30,12 @@ def committee(
     if output.exists() and not overwrite:
         raise MlipError(f"'{output}' is there already: choose another file with --output, or replace it: --overwrite.")
     # Before torch is imported, which takes seconds.
+    known: dict[str, Path] = {}
     for path in models:
-        existing_model(path)
+        with existing_model(path).open("rb") as file:
+            twin = known.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), path)
+        if twin is not path:
+            raise MlipError(f"'{twin}' and '{path}' are the same model, which would agree with itself: name it once.")
 
     from mlip.data.elements import list_elements
     from mlip.models.committee import committee_of

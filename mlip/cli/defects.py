@@ -1,11 +1,14 @@
 """``mlip defects``: vacancies, surfaces and adsorption."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlip.cli import properties as common
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 defects = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Energies of vacancies, surfaces and adsorbed molecules."
@@ -45,6 +48,7 @@ def vacancy(
     from mlip.simulate.structures import read_structure
 
     atoms = read_structure(structure, frame)
+    _require_elements(potentials, atoms)
     folder = common.claim(output, f"vacancy_{structure.stem}", "vacancies.json", overwrite)
     calculator = common.open_calculator(model, device, dtype, charge, spin, [atoms])
 
@@ -140,14 +144,22 @@ def adsorption(
     steps: common.Steps = 500,
     output: common.Output = None,
     overwrite: common.Overwrite = False,
-    charge: common.Charge = None,
-    spin: common.Spin = None,
+    charge: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Charges of slab and molecule in e, such as 0 -1, for a model that reads them."),
+    ] = None,
+    spin: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(help="Multiplicities 2S + 1 of slab, molecule and both together, likewise."),
+    ] = None,
     device: common.Device = "cpu",
     dtype: common.Dtype = "float64",
 ) -> None:
     """Adsorption energies of a molecule from several starts on a slab; negative ones bind.
 
     Example: mlip defects adsorption slab.xyz co.xyz --model sevennet-0 --at 0,0 --at 0.33,0.33
+
+    Charge and spin of slab and molecule may stand in the files, too; both together have the sum of the charges.
 
     Writes adsorption.csv, adsorption.json, adsorption.png and adsorption.xyz into the output folder, and prints a
     table.
@@ -158,13 +170,15 @@ def adsorption(
 
     both = [read_structure(slab), read_structure(molecule)]
     folder = common.claim(output, f"adsorption_{molecule.stem}_{slab.stem}", "adsorption.json", overwrite)
-    calculator = common.open_calculator(model, device, dtype, charge, spin, both)
+    calculator = common.open_calculator(model, device, dtype, None, None, both)
+    common.state(both, calculator, charge=charge and charge[:2], spin=spin and spin[:2])
 
     from mlip.simulate.properties.adsorption import adsorption_energies
     from mlip.simulate.properties.files import write_structures, write_table
     from mlip.simulate.properties.plots import plot_energies
 
-    result = adsorption_energies(*both, calculator, places, height=height, fmax=fmax, max_steps=steps)
+    together = spin and spin[2]
+    result = adsorption_energies(*both, calculator, places, height=height, spin=together, fmax=fmax, max_steps=steps)
     write_table(folder / "adsorption.csv", {"at": at, "energy_eV": result.energies})
     write_structures(folder / "adsorption.xyz", result.structures)
     plot_energies(folder / "adsorption.png", at, result.energies, "adsorption energy / eV", molecule.stem)
@@ -180,6 +194,16 @@ def _numbers(text: str, kind: type, advice: str) -> list:
         return [kind(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
         raise SimulationError(f"{advice}; got '{text}'.") from error
+
+
+def _require_elements(potentials: dict[str, float], atoms: "Atoms") -> None:
+    """Refuse chemical potentials that would be of no use, mostly because an element is mistyped."""
+    from mlip.core.errors import SimulationError
+
+    there = list(dict.fromkeys(atoms.get_chemical_symbols()))
+    for element in potentials:
+        if element not in there:
+            raise SimulationError(f"--mu names {element or 'no element'}, the crystal has {', '.join(there)}.")
 
 
 def _potentials(words: list[str]) -> dict[str, float]:

@@ -35,7 +35,7 @@ from mlip.cli.select import select
 from mlip.cli.splinify import splinify
 from mlip.cli.tensor_products import tensor_products
 from mlip.cli.train import train
-from mlip.core.errors import MlipError, TrainingInterrupted
+from mlip.core.errors import MlipError, SimulationInterrupted, TrainingInterrupted
 from mlip.core.memory import keep_freed_memory
 
 REPORT = "This is a defect of mlip, not of your input: please report it with the lines above."
@@ -50,7 +50,7 @@ class Commands(TyperGroup):
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
-        except TrainingInterrupted as stop:
+        except (TrainingInterrupted, SimulationInterrupted) as stop:
             _print(str(stop), "yellow")
             raise typer.Exit(INTERRUPTED) from stop
         except MlipError as error:

@@ -12,6 +12,7 @@ from mlip.cli.kernels import CHOICE_HELP, KernelChoice
 if TYPE_CHECKING:
     from mlip.simulate.ensembles import Ensemble
     from mlip.simulate.guards import Limits
+    from mlip.simulate.selection import SelectOptions
 
 
 class EnsembleName(StrEnum):
@@ -91,12 +92,19 @@ def md(
     select: Annotated[
         int | None, typer.Option(help="Write so many of the logged structures a committee disagrees about most.", min=1)
     ] = None,
-    select_spacing: Annotated[float, typer.Option(help="fs between two of them, at least.")] = 50.0,
+    select_spacing: Annotated[
+        float | None, typer.Option(help="fs between two of them, at least.  [default: 50]")
+    ] = None,
     select_distance: Annotated[
-        float, typer.Option(help="Å by which neighbours of the most uncertain atom differ, at least; 0: any.")
-    ] = 0.1,
-    select_above: Annotated[float, typer.Option(help="Only with a spread of a force above, eV/Å.")] = 0.0,
-    select_below: Annotated[float, typer.Option(help="And below: what explodes is no use.")] = 10.0,
+        float | None,
+        typer.Option(help="Å by which neighbours of the most uncertain atom differ; 0: any.  [default: 0.1]"),
+    ] = None,
+    select_above: Annotated[
+        float | None, typer.Option(help="Only with a spread of a force above, eV/Å.  [default: 0]")
+    ] = None,
+    select_below: Annotated[
+        float | None, typer.Option(help="And below: what explodes is no use.  [default: 10]")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: md_STRUCTURE]")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Continue the run in the output folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
@@ -122,20 +130,17 @@ def md(
     structures to selected.extxyz, to be labelled: mlip data label md_ethanol/selected.extxyz.
     """
     from mlip.core.errors import SimulationError
-    from mlip.models.names import existing_model
+    from mlip.simulate.journal import hash_of_models
 
     if restart and overwrite:
         raise SimulationError("--restart continues a run and --overwrite replaces it: give one of them.")
-    options = {
-        "friction": friction,
-        "time_constant": thermostat_time,
-        "pressure": pressure,
-        "barostat_time": barostat_time,
-    }
+    options = {"friction": friction, "time_constant": thermostat_time}
+    options |= {"pressure": pressure, "barostat_time": barostat_time}
+    limits = {"lowest": select_above, "highest": select_below}
+    selecting = choose_selection(select, spacing=select_spacing, distance=select_distance, **limits)
     chosen = choose_ensemble(ensemble, thermostat, temperature, options, barostat)
     # Before torch is imported, which takes seconds.
-    for path in model:
-        existing_model(path)
+    known_by = hash_of_models(model)
 
     from mlip.simulate.structures import read_structure
 
@@ -144,7 +149,6 @@ def md(
     from mlip.calculators.ase import MLIPCalculator
     from mlip.calculators.committee import named
     from mlip.cli.md_output import Command, claim_runs, refuse_finished, run_one, run_several
-    from mlip.simulate.selection import SelectOptions
 
     calculator = MLIPCalculator(
         model, device=device, dtype=dtype, skin=skin, charge=charge, spin=spin, kernels=kernels and kernels.value
@@ -172,7 +176,8 @@ def md(
             "checkpoint_interval": checkpoint_interval,
             "final_temperature": final_temperature,
             "keep_velocities": keep_velocities,
-            "select": select and SelectOptions(select, select_spacing, select_distance, select_above, select_below),
+            "select": selecting,
+            "model": known_by,
             "limits": choose_limits(max_temperature, closest, max(temperature, final_temperature or 0)),
         },
     )
@@ -198,6 +203,28 @@ def choose_limits(max_temperature: float | None, closest: float, target: float) 
 
     require_positive(closest=closest, **({} if max_temperature is None else {"max_temperature": max_temperature}))
     return Limits(max_temperature or max(10_000.0, 10 * target), closest)
+
+
+def choose_selection(number: int | None, **options: float | None) -> "SelectOptions | None":
+    """Return what is worth labelling; None where nothing is to be selected.
+
+    Raises:
+        SimulationError: options of a selection without one, or out of their ranges.
+    """
+    from mlip.core.errors import SimulationError
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if number is None:
+        if given:
+            flags = {"lowest": "above", "highest": "below"}
+            names = ", ".join(f"--select-{flags.get(name, name)}" for name in given)
+            raise SimulationError(
+                f"{names} says what --select N chooses, which is not there: add it, or leave them out."
+            )
+        return None
+    from mlip.simulate.selection import SelectOptions
+
+    return SelectOptions(number, **given)
 
 
 def choose_ensemble(

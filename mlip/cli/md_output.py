@@ -50,9 +50,10 @@ def claim_runs(folder: Path, replicas: int, restart: bool, overwrite: bool) -> N
     """Make sure that a folder has no runs that nobody asked to continue or to replace.
 
     Raises:
-        SimulationError: it has.
+        SimulationError: it has, or another number of replicas than are to be continued.
     """
     from mlip.core.errors import SimulationError
+    from mlip.simulate.md_replicas import other_number
     from mlip.simulate.output import claim_folder
 
     other = "replica_*/trajectory.traj" if replicas == 1 else "trajectory.traj"
@@ -62,7 +63,23 @@ def claim_runs(folder: Path, replicas: int, restart: bool, overwrite: bool) -> N
     advice = "continue it with --restart, replace it with --overwrite, or choose another folder with --output."
     marker = "trajectory.traj" if replicas == 1 else "replica_*/trajectory.traj"
     for there in [marker, *(str(path.relative_to(folder)) for path in sorted(folder.glob(marker)))]:
-        claim_folder(folder, there, overwrite or restart, advice)
+        claim_folder(folder, there, overwrite or restart, advice, "md")
+    if restart and replicas > 1 and leftovers(folder, replicas):
+        raise other_number(folder, len(_begun(folder)), replicas)
+
+
+def leftovers(folder: Path, replicas: int) -> list[Path]:
+    """Return the folders of replicas that are none of so many."""
+    from mlip.simulate.md_replicas import replicas_in
+
+    wanted = {replica.folder for replica in replicas_in(folder, replicas, 0)}
+    return [path for path in _begun(folder) if path not in wanted]
+
+
+def _begun(folder: Path) -> list[Path]:
+    from mlip.simulate.md_folder import has_run
+
+    return [path for path in sorted(folder.glob("replica_*")) if has_run(path)]
 
 
 def refuse_finished(folder: Path, replicas: int, steps: int, formats: Sequence[str]) -> None:
@@ -83,6 +100,8 @@ def refuse_finished(folder: Path, replicas: int, steps: int, formats: Sequence[s
 
     from mlip.core.errors import SimulationError
     from mlip.simulate.export import SUFFIXES
+    from mlip.simulate.md_checkpoint import read_checkpoint
+    from mlip.simulate.md_folder import CHECKPOINT
 
     runs = [folder] if replicas == 1 else sorted(folder.glob("replica_*"))
     names = ["summary.json", *(f"trajectory.{SUFFIXES[name]}" for name in formats)]
@@ -93,6 +112,9 @@ def refuse_finished(folder: Path, replicas: int, steps: int, formats: Sequence[s
         last = min(int(json.loads((run / "summary.json").read_text(encoding="utf-8"))["last_step"]) for run in runs)
     except (ValueError, LookupError, TypeError):
         return  # Not a summary of ours: it is written anew.
+    # The summary may be that of an earlier run.
+    paths = [run / CHECKPOINT for run in runs]
+    last = min([last, *(read_checkpoint(path).step for path in paths if path.is_file())])
     if last >= steps:
         raise SimulationError(
             f"The run in '{folder}' is already at step {last} and was asked to end at step {steps}: ask for more steps "
@@ -107,18 +129,19 @@ def run_one(command: Command, seed: int) -> None:
         SimulationError: see `run_md`.
     """
     from mlip.simulate.md import run_md
-    from mlip.simulate.md_replicas import CHECKPOINT
+    from mlip.simulate.md_folder import CHECKPOINT, THERMO, TRAJECTORY, clear_results
     from mlip.simulate.md_start import MDFiles
     from mlip.simulate.selection import SELECTED
 
     console, folder, said = Console(), command.folder, []
     notify = _notifier(console, said)
     files = MDFiles(
-        folder / "trajectory.traj",
-        folder / "thermo.csv",
+        folder / TRAJECTORY,
+        folder / THERMO,
         command.restart,
         folder / CHECKPOINT,
         selected=folder / SELECTED,
+        clear=lambda: clear_results(folder),
     )
     with _progress_bar(console, command.options["timestep"], 1) as report:
         summary = run_md(
@@ -141,12 +164,14 @@ def run_several(command: Command, number: int, seed: int) -> None:
     """Run replicas, write everything of each one and print what they agree on.
 
     Raises:
+        SimulationInterrupted: the user pressed Ctrl-C.
         Exit: a replica failed; the others went on.
     """
     from dataclasses import asdict
 
     from rich.table import Table
 
+    from mlip.core.errors import SimulationInterrupted
     from mlip.simulate.md_replicas import ReplicaAverages, replicas_in, run_replicas
     from mlip.simulate.output import write_summary
     from mlip.simulate.select_frames import merge_selections
@@ -155,18 +180,25 @@ def run_several(command: Command, number: int, seed: int) -> None:
     console = Console()
     notify = _notifier(console, [])
     replicas = replicas_in(command.folder, number, seed)
-    with _progress_bar(console, command.options["timestep"], number) as report:
-        outcomes = run_replicas(
-            command.atoms,
-            command.calculator,
-            command.ensemble,
-            command.steps,
-            replicas,
-            restart=command.restart,
-            callback=report,
-            notify=notify,
-            **command.options,
-        )
+    try:
+        with _progress_bar(console, command.options["timestep"], number) as report:
+            outcomes = run_replicas(
+                command.atoms,
+                command.calculator,
+                command.ensemble,
+                command.steps,
+                replicas,
+                restart=command.restart,
+                callback=report,
+                leftovers=[*leftovers(command.folder, number), command.folder],
+                notify=notify,
+                **command.options,
+            )
+    except KeyboardInterrupt as stop:
+        raise SimulationInterrupted(
+            f"MD of {number} replicas was stopped by the user; their files are in '{command.folder}'. Go on with "
+            "--restart, from the last checkpoint."
+        ) from stop
     done = [outcome for outcome in outcomes if outcome.value is not None]
     failed = {replicas[outcome.number].folder.name: str(outcome.error) for outcome in outcomes if outcome.error}
     for outcome in done:

@@ -59,6 +59,33 @@ def open_calculator(
     return calculator
 
 
+def state(structures: Sequence[Atoms], calculator: MLIPCalculator, **given: Sequence[int] | None) -> None:
+    """Write charges or multiplicities into the ``info`` of structures.
+
+    Args:
+        structures: of which each gets its own.
+        calculator: of the model that is to read them.
+        given: by name, a value for each structure; None for what is not given.
+
+    Raises:
+        ConfigError: the model does not read them.
+        StructureError: a file says something else.
+    """
+    from mlip.calculators.structure_checks import given_inputs
+    from mlip.core.errors import StructureError
+
+    for name, values in given.items():
+        if values is None:
+            continue
+        given_inputs(calculator.model, **{name: values[0]})
+        for atoms, value in zip(structures, values, strict=True):
+            if atoms.info.setdefault(name, value) != value:
+                raise StructureError(
+                    f"{atoms.get_chemical_formula()} says {name} {atoms.info[name]} in its file, and --{name} {value}: "
+                    "give one of them."
+                )
+
+
 def record(folder: Path, name: str, models: Sequence[Path], values: Mapping[str, Any], **more: object) -> None:
     """Write the numbers of a result as JSON, with the model and the structures they belong to."""
     from mlip.calculators.committee import named

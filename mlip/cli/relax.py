@@ -128,17 +128,22 @@ def _run_one(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from mlip.calculators.committee import named
+    from mlip.simulate.journal import remove_journal
     from mlip.simulate.output import claim_folder, write_summary
     from mlip.simulate.plots import plot_relaxation
     from mlip.simulate.relax import RelaxationStep
     from mlip.simulate.relax import relax as run
-    from mlip.simulate.relax_output import ONE, SUMMARY, remove_results
+    from mlip.simulate.relax_output import remove_results
     from mlip.simulate.relax_records import RECORDS
     from mlip.simulate.structures import write_final_structure
 
     advice = "choose another folder with --output, or replace it with --overwrite."
     for marker in ("trajectory.traj", RECORDS):
-        claim_folder(folder, marker, overwrite, advice)
+        claim_folder(folder, marker, overwrite, advice, "relax")
+    if overwrite:
+        # At once: if this run fails, nothing of an earlier one may stand beside what it leaves.
+        remove_journal(folder, RECORDS)
+        remove_results(folder)
     console = Console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -151,7 +156,6 @@ def _run_one(
         result = run(
             structure.atoms, calculator, **asdict(options), trajectory=folder / "trajectory.traj", callback=report
         )
-    remove_results(folder, but=(*ONE, SUMMARY))
     write_final_structure(folder, result.atoms)
     write_summary(folder / "summary.json", {"structure": structure.name, "model": named(model), **result.as_dict()})
     plot_relaxation(folder / "relaxation.png", result)

@@ -69,7 +69,8 @@ def run_many(
     """Relax structures side by side, each recorded as it ends.
 
     Raises:
-        SimulationError: the folder holds results, or others than a restart needs; stopped by the user.
+        SimulationError: the folder holds results, or others than a restart needs.
+        SimulationInterrupted: stopped by the user.
         typer.Exit: 1, after all, if one could not be read or relaxed.
     """
     from dataclasses import asdict
@@ -77,7 +78,7 @@ def run_many(
     from rich.console import Console
 
     from mlip.calculators.committee import named
-    from mlip.core.errors import SimulationError
+    from mlip.core.errors import SimulationInterrupted
     from mlip.simulate.journal import hash_of_models
     from mlip.simulate.output import claim_folder
     from mlip.simulate.relax_output import remove_results, write_results
@@ -85,7 +86,7 @@ def run_many(
 
     advice = "go on with --restart, choose another folder with --output, or replace it with --overwrite."
     for marker in (RECORDS, "trajectory.traj"):
-        claim_folder(folder, marker, overwrite or restart, advice)
+        claim_folder(folder, marker, overwrite or restart, advice, "relax")
     console = Console()
     dtype = str(calculator.model.dtype).removeprefix("torch.")
     prints = fingerprint(structures, options, f"{hash_of_models(model)} {dtype}")
@@ -100,7 +101,7 @@ def run_many(
             _relax(structures, calculator, options, records, batch_atoms, console)
         except KeyboardInterrupt as stop:
             write_results(folder, _all(structures, records), about, cif)
-            raise SimulationError(
+            raise SimulationInterrupted(
                 f"Stopped by the user: {len(records.done)} structures are done, results are in '{folder}'. Go on with "
                 "--restart."
             ) from stop

@@ -140,7 +140,8 @@ def _executor(
         ConfigError: unknown, not installed, or given options that are another one's.
     """
     from mlip.core.errors import ConfigError, did_you_mean
-    from mlip.simulate.screening.executors import DaskExecutor, LocalExecutor, SlurmExecutor, require_distributed
+    from mlip.simulate.screening.executors import DaskExecutor, LocalExecutor, require_distributed
+    from mlip.simulate.screening.slurm import SlurmExecutor
 
     known = ("local", "dask", "slurm")
     if name not in known:
@@ -164,7 +165,7 @@ def _executor(
 
 def _show_job(executor: "Executor") -> None:
     from mlip.core.errors import ConfigError
-    from mlip.simulate.screening.executors import SlurmExecutor
+    from mlip.simulate.screening.slurm import SlurmExecutor
 
     if not isinstance(executor, SlurmExecutor):
         raise ConfigError("--show-job shows the script of a job: add --executor slurm.")

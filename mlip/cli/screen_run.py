@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,23 +61,27 @@ def run_screening(
     """
     from rich.console import Console
 
+    from mlip.core.errors import MlipError
     from mlip.simulate.journal import Journal, fingerprint
     from mlip.simulate.output import claim_folder
     from mlip.simulate.screening.model import ModelFiles
     from mlip.simulate.screening.record import JOURNAL
     from mlip.simulate.screening.report import remove_results
-    from mlip.simulate.screening.screen import screen
+    from mlip.simulate.screening.screen import require_limits, screen
     from mlip.simulate.screening.tasks.registry import find_task
 
     task = find_task(task_name).of(options)
     task.check()
+    require_limits(batch_atoms, tries, timeout)
+    executor.check()
     advice = "go on with --restart, choose another folder with --output, or replace it with --overwrite."
     for marker in (JOURNAL.file, "results.h5"):
-        claim_folder(folder, marker, overwrite or restart, advice)
+        claim_folder(folder, marker, overwrite or restart, advice, "screen")
     structures = read_all(inputs, frame)
     source, about = _prepare(structures, ModelFiles.of(model, dtype=dtype or type(task).dtype, **settings), task, model)
     prints = fingerprint(structures, {"task": task.name, **task.options()}, f"{source.digest} {source.dtype}")
     console = Console()
+    folder_made = not folder.exists()
     with Journal(folder, JOURNAL, prints, restart) as journal:
         if overwrite:
             remove_results(folder)
@@ -87,9 +91,26 @@ def run_screening(
             screen, structures, task, source, executor, journal, batch_atoms=batch_atoms, tries=tries, timeout=timeout
         )
         write = partial(_write, folder, structures, journal, task, about)
-        records = _work(work, write, task.name, console)
+        try:
+            records = _work(work, write, task.name, console)
+        except MlipError:
+            _forget(journal, folder, folder_made)
+            raise
     if _show(records, folder, console):
         raise typer.Exit(1)
+
+
+def _forget(journal: Journal, folder: Path, made: bool) -> None:
+    """Take a journal of nothing away, unless the user has stopped the run: the command can be repeated as it should
+    be."""
+    from mlip.simulate.screening.store import STORE
+
+    if journal.done or (folder / STORE).exists() or not journal.path.is_file():
+        return
+    journal.path.unlink()
+    if made:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _work(
@@ -101,9 +122,9 @@ def _work(
     """Screen with a progress bar, and write what is done, after Ctrl-C as well.
 
     Raises:
-        SimulationError: stopped by the user.
+        SimulationInterrupted: stopped by the user.
     """
-    from mlip.core.errors import SimulationError
+    from mlip.core.errors import SimulationInterrupted
 
     started, deaths = time.monotonic(), 0
     try:
@@ -117,7 +138,7 @@ def _work(
             work(progress=report)
     except KeyboardInterrupt as stop:
         done = len(write(time.monotonic() - started, deaths))
-        raise SimulationError(
+        raise SimulationInterrupted(
             f"Stopped by the user: the results of {done} structures are written. Go on with --restart."
         ) from stop
     return write(time.monotonic() - started, deaths)

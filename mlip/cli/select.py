@@ -35,9 +35,9 @@ def select(
     mlip select lammps.extxyz --committee a.safetensors --committee b.safetensors --above 0.1
 
     The file has structures and their uncertainty, and no energies or forces: mlip data label computes these.
-    mlip md --select does the same while it runs.
+    mlip md --select does the same while it runs. What cannot be read is left out, and the exit status is 1.
     """
-    from mlip.core.errors import SimulationError
+    from mlip.core.errors import SimulationError, StructureError
     from mlip.models.names import existing_model
 
     if output.exists() and not overwrite:
@@ -45,9 +45,9 @@ def select(
     for path in model or []:
         existing_model(path)
 
+    from mlip.simulate.inputs import read_inputs
     from mlip.simulate.select_frames import select_frames
     from mlip.simulate.selection import SelectOptions, write_selected
-    from mlip.simulate.structures import read_structures
 
     options = SelectOptions(number, spacing, distance, above, below)
     calculator = None
@@ -55,8 +55,16 @@ def select(
         from mlip.calculators.ase import MLIPCalculator
 
         calculator = MLIPCalculator(model, device=device)
-    found = [frame for path in frames for frame in read_structures(path)]
-    chosen = select_frames(found, options, calculator)
+    read = list(read_inputs(frames))
+    found = [one for one in read if one.atoms is not None]
+    problems = [one.error for one in read if one.atoms is None]
+    if not found:
+        raise StructureError(problems[0])
+    chosen = select_frames(
+        [one.atoms for one in found], options, calculator, [one.name for one in found], problems.append
+    )
+    for problem in problems:
+        typer.echo(f"Left out: {problem}", err=True)
     if not chosen:
         raise SimulationError(f"None of the {len(found)} structures was worth labelling; nothing was written.")
     write_selected(output, chosen)
@@ -64,3 +72,5 @@ def select(
     typer.echo(
         f"{len(chosen)} of {len(found)} structures, uncertain by {first:.3g} to {last:.3g} eV/Å, are in {output}"
     )
+    if problems:
+        raise typer.Exit(1)

@@ -40,6 +40,10 @@ class SimulationError(MlipError):
     """A relaxation or an MD run cannot start or has left the range in which its numbers mean something."""
 
 
+class SimulationInterrupted(SimulationError):
+    """The user stopped a simulation; the message says how to go on."""
+
+
 class TrainingError(MlipError):
     """Training cannot go on: the loss is not finite, or the disk is full."""
 

@@ -20,6 +20,10 @@ from mlip.data.inputs import Inputs
 from mlip.models.base import AtomisticModel, graph_index
 from mlip.models.build import KERNELS
 from mlip.nn.edge_vectors import edge_vectors, safe_norm
+from mlip.nn.heads.base import Head
+
+FAR = 20.0
+"""eV between the reference energies of an element in two models, above which they cannot be of one kind of data."""
 
 
 class Committee(AtomisticModel):
@@ -93,9 +97,11 @@ def committee_of(models: Sequence[AtomisticModel]) -> Committee:
     Models of float32 and float64 become one of float64. What all cards say alike is on the card of the committee.
 
     Raises:
-        ConfigError: models that do not fit together, or whose cards name different levels of theory.
+        ConfigError: models that do not fit together, or whose cards name different levels of theory, or whose
+            reference energies of an element are farther apart than `FAR`.
     """
     _check_levels(models)
+    _check_references(models)
     members = [member for model in models for member in (model.members if isinstance(model, Committee) else [model])]
     dtype = torch.float64 if any(model.dtype == torch.float64 for model in models) else torch.float32
     committee = Committee([deepcopy(member) for member in members]).to(device=models[0].device, dtype=dtype)
@@ -122,6 +128,26 @@ def _check_levels(models: Sequence[AtomisticModel]) -> None:
                 "The members of a committee must be of one level of theory, whose energies have a mean; these were "
                 f"fitted to {named[0]}, and to {other}."
             )
+
+
+def _references(model: AtomisticModel) -> dict[str, float]:
+    """Return what the energy of an atom of each element is counted from, eV; nothing where there is no such head."""
+    heads = (module for module in model.modules() if isinstance(module, Head))
+    return next((found for head in heads if (found := head.reference_energies())), {})
+
+
+def _check_references(models: Sequence[AtomisticModel]) -> None:
+    """Refuse models whose energies have different zeros, whatever their cards say."""
+    known = [(number, found) for number, model in enumerate(models, 1) if (found := _references(model))]
+    for number, other in known[1:]:
+        first, ours = known[0]
+        for element in ours:
+            if element in other and abs(other[element] - ours[element]) > FAR:
+                raise ConfigError(
+                    "The members of a committee must count energies from the same zero: the reference energy of "
+                    f"{element} is {ours[element]:.1f} eV in number {first}, {other[element]:.1f} eV in number "
+                    f"{number}. They were fitted to different programs or levels of theory."
+                )
 
 
 def _shared(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,10 +10,14 @@ from ase.data import covalent_radii
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from mlip.core.errors import StructureError
 from mlip.data.neighbours import neighbour_list
 
 TOUCHING = 0.5
 """Fraction of the sum of covalent radii (Cordero 2008, as in ASE) below which two atoms touch."""
+
+OVERLAP = 0.2
+"""Fraction of the sum of covalent radii below which two atoms of an input are a mistake."""
 
 BONDED = 1.5
 """Fraction of the sum of covalent radii up to which two atoms belong to one piece."""
@@ -60,6 +64,21 @@ def closest_contact(atoms: Atoms, below: float = TOUCHING) -> Contact | None:
     worst = int(np.argmin(ratios))
     pair = sorted((int(first[worst]), int(second[worst])))
     return Contact(pair[0], pair[1], float(distances[worst]), float(ratios[worst]))
+
+
+def require_apart(atoms: Atoms, where: str) -> None:
+    """Refuse atoms on top of each other.
+
+    Args:
+        atoms: the structure.
+        where: begins the message, such as ``"In the starting structure"``.
+
+    Raises:
+        StructureError: which two.
+    """
+    contact = closest_contact(atoms, OVERLAP) if len(atoms) else None
+    if contact is not None:
+        raise StructureError(f"{where} {contact.describe(atoms)}: they overlap.")
 
 
 def count_pieces(atoms: Atoms, bonded: float = BONDED) -> int:

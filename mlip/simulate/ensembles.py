@@ -14,7 +14,6 @@ from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
@@ -23,12 +22,10 @@ from ase.md.verlet import VelocityVerlet
 
 from mlip.core.errors import SimulationError
 from mlip.core.units import FS, KB
+from mlip.simulate.constraints import STRAIGHT
 
 CHAIN = ("_thermostat._eta", "_thermostat._p_eta")
 """Coordinates and momenta of a Nosé–Hoover chain, as ASE names them."""
-
-STRAIGHT = (FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled)
-"""Constraints that take directions away from forces and momenta, the same ones at all times."""
 
 
 class Ensemble(ABC):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import IO, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -50,11 +50,15 @@ class JournalKind(Generic[Kept]):
     decode: Callable[[Any], Kept | None]
 
 
+_READ_ARRAYS = ("tags", "masses", "initial_magmoms", "initial_charges")
+
+
 def fingerprint(structures: Sequence[InputStructure], options: Mapping[str, Any], model: str) -> dict[str, str]:
     """Return hashes of what a restart must find unchanged: the input, the options, the model.
 
     Args:
-        structures: names, and atoms with cell, constraints, charge and spin; all digits count.
+        structures: names, and atoms with cell, constraints, charge, spin, tags, masses, initial magnetic moments and
+            charges; all digits count.
         options: that decide about the results.
         model: what tells the model from others, such as a hash of its file.
     """
@@ -64,11 +68,14 @@ def fingerprint(structures: Sequence[InputStructure], options: Mapping[str, Any]
         atoms = one.atoms
         if atoms is None:
             continue
+        # What a model, or the result, may depend on besides; most structures have none of it.
+        held = {name: atoms.arrays[name] for name in _READ_ARRAYS if name in atoms.arrays}
         for array, kind in ((atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8")):
             digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
         info = {name: atoms.info.get(name) for name in ("charge", "spin")}
-        held = [constraint.todict() for constraint in atoms.constraints]
-        digest.update(json.dumps([atoms.pbc.tolist(), info, held], default=plain, sort_keys=True).encode())
+        fixed = [constraint.todict() for constraint in atoms.constraints]
+        more = [held] if held else []
+        digest.update(json.dumps([atoms.pbc.tolist(), info, fixed, *more], default=plain, sort_keys=True).encode())
     return {
         "structures": digest.hexdigest(),
         "options": hashlib.sha256(json.dumps(dict(options), sort_keys=True).encode()).hexdigest(),
@@ -117,11 +124,11 @@ class Journal(Generic[Kept]):
         except OSError as error:
             raise SimulationError(f"Cannot write '{self.path}': {error.strerror or error}.") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file, self.path)
             self._begin(prints, restart)
         except BlockingIOError as error:
             self.close()
-            raise SimulationError(f"Another process writes into '{folder}': wait for it, or choose another.") from error
+            raise _busy(folder) from error
         except BaseException:
             self.close()
             raise
@@ -175,16 +182,17 @@ class Journal(Generic[Kept]):
         Raises:
             SimulationError: the disk is full; the file ends with the last whole result.
         """
-        end = self._file.tell()
+        end, line = self._file.tell(), self.kind.encode(one)
         try:
-            self._append(self.kind.encode(one))
+            self._append(line)
         except OSError as error:
             os.ftruncate(self._file.fileno(), end)
             raise SimulationError(
                 f"Cannot write to '{self.path}' ({error.strerror or error}); {len(self.done)} structures are done. "
                 "Free some space and go on with --restart."
             ) from error
-        self.done[one.number] = one
+        # What a restart would read, so that files made of it do not depend on interruptions.
+        self.done[one.number] = self.kind.decode(parsed(line)) or one
 
     def _append(self, line: bytes) -> None:
         self._file.write(line)
@@ -206,6 +214,44 @@ class Journal(Generic[Kept]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def remove_journal(folder: Path, name: str) -> None:
+    """Remove a journal, if there is one, unless a process writes it.
+
+    Args:
+        folder: of the results.
+        name: of the file, see `JournalKind`.
+
+    Raises:
+        SimulationError: another process writes it, or it cannot be removed.
+    """
+    path = folder / name
+    try:
+        with path.open("r+b") as file:
+            _lock(file, path)
+            path.unlink()
+    except FileNotFoundError:
+        return
+    except BlockingIOError as error:
+        raise _busy(folder) from error
+    except OSError as error:
+        raise SimulationError(f"Cannot remove '{path}': {error.strerror or error}.") from error
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Lock an open file.
+
+    Raises:
+        BlockingIOError: somebody else has, or has removed it meanwhile.
+    """
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        raise BlockingIOError
+
+
+def _busy(folder: Path) -> SimulationError:
+    return SimulationError(f"Another process writes into '{folder}': wait for it, or choose another.")
 
 
 def parsed(line: bytes | str) -> Any:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,19 @@ from ase.calculators.calculator import Calculator
 from mlip.core.errors import SimulationError
 from mlip.simulate.ensembles import NVE, Ensemble, require_positive
 from mlip.simulate.guards import Limits
+from mlip.simulate.lock import only_writer
 from mlip.simulate.md_checkpoint import Checkpoint, previous_checkpoint, write_checkpoint
+from mlip.simulate.md_folder import remove_files
 from mlip.simulate.md_loop import MDLoop, Progress
 from mlip.simulate.md_start import MDFiles, Start, begin, set_velocities, take_back
 from mlip.simulate.md_summary import MDSummary, summarise
 from mlip.simulate.md_timestep import timestep_problem
+from mlip.simulate.md_traits import precision_of, refuse_other_energy, traits_of
 from mlip.simulate.selection import SelectOptions, begin_selection
 from mlip.simulate.thermo import ThermoLog
 from mlip.simulate.trajectory import FrameWriter
 
 __all__ = ["MDFiles", "Progress", "run_md"]
-
-FEW_STEPS = 100
-"""Runs that are shorter are not worth the forces that the check of the time step takes."""
 
 
 def run_md(
@@ -50,6 +49,7 @@ def run_md(
     alone: bool = True,
     select: SelectOptions | None = None,
     notify: Callable[[str], None] | None = None,
+    model: str | None = None,
 ) -> MDSummary:
     """Run molecular dynamics from step 0 (or the checkpoint, on a restart) up to step ``steps``.
 
@@ -60,8 +60,12 @@ def run_md(
     momenta and cell from the last frame; thermostats then start afresh, and noise is drawn from a new stream. A
     restart at the last step only summarises: a run may have been killed before its results were written.
 
+    A restart of another structure, with other masses, constraints, charge or spin, or with another model is refused.
+    Ensemble, temperature, time step and precision may change, which is noted. A ramp that is changed begins at the
+    restart. While a run goes on, another process that would write the same files is refused.
+
     Args:
-        atoms: the structure; of a restart constraints, masses, charge and spin are taken from it.
+        atoms: the structure; of a restart the one that the run was begun with.
         calculator: gives energies and forces, and for NPT the stress.
         ensemble: what to sample, such as ``LangevinNVT(temperature=300)``.
         steps: the step to end at, counted from the start of the first run.
@@ -72,20 +76,23 @@ def run_md(
         frame_interval: steps between frames. The last step is always logged and written. Contacts are checked
             whenever something is written.
         checkpoint_interval: steps between checkpoints; there is one at the start and at the end, too.
-        final_temperature: K, of the thermostat at the last step, with a straight line in between; None keeps it.
+        final_temperature: K, of the thermostat at the last step, with a straight line from step 0 (or from where
+            the ramp was changed); None keeps it.
         keep_velocities: start from the velocities in ``atoms`` (less net momentum and rotation).
         limits: where to stop; by default 10 000 K or ten times the temperature, whichever is more.
         callback: called after every step.
         alone: whether Ctrl-C becomes a `SimulationError`; False among other runs, which it must stop, too.
         select: which of the logged structures to write for labelling; the calculator must be a committee's.
         notify: gets what the user should know before the first step, such as a time step that is too long.
+        model: what tells the model from others, such as :func:`mlip.simulate.journal.hash_of_models`; without it only
+            the energy of the structure to go on from does.
 
     Returns:
         The summary; its ``atoms`` are the final structure with the calculator attached.
 
     Raises:
-        SimulationError: the run cannot start, or it has left the range in which its numbers mean something;
-            the frames so far and the last good one are kept.
+        SimulationError: the run cannot start, another process writes its files, or it has left the range in which
+            its numbers mean something; the frames so far and the last good one are kept.
         StructureError: the calculator refuses the structure.
     """
     require_positive(
@@ -99,50 +106,71 @@ def run_md(
     files = files or MDFiles()
     settings = {"ensemble": ensemble.name, "timestep": timestep, **asdict(ensemble)}
     settings |= {"final_temperature": final_temperature, "ramp_steps": steps if final_temperature else None}
-    start = begin(atoms, files, ensemble, settings)
-    done = steps == start.step and start.whole and start.checkpoint is not None and files.thermo is not None
-    if steps <= start.step and not done:
+    settings["precision"] = precision_of(calculator)
+    traits = traits_of(atoms, calculator, model, files.replicas)
+    with only_writer(files.lock):
+        start = begin(atoms, files, ensemble, settings, traits, seed)
+        _refuse_done(start, steps, files)
+        ensemble.check(start.atoms)
+        # Without a checkpoint, a restart must not replay the noise of the run before it.
+        rng = np.random.default_rng([seed, start.step])
+        freedom = set_velocities(start, ensemble, rng, keep_velocities)
+        selection = begin_selection(select, calculator, files.selected, files.replica)
+        start.atoms.calc = calculator
+        start.atoms.get_forces()  # A structure that the calculator refuses must leave no files.
+        if start.restarted:
+            refuse_other_energy(files.checkpoint or files.trajectory, start.potential, start.atoms)
+        _note(start, timestep, steps, notify)
+        loop = MDLoop(
+            dynamics=ensemble.integrator(start.atoms, timestep, freedom, rng),
+            ensemble=ensemble,
+            first_step=start.step,
+            last_step=steps,
+            origin=start.origin,
+            timestep=timestep,
+            freedom=freedom,
+            limits=limits or Limits(max_temperature=max(10_000.0, 10 * _highest(start, ensemble, final_temperature))),
+            log_interval=log_interval,
+            frame_interval=frame_interval,
+            checkpoint_interval=checkpoint_interval,
+            callback=callback,
+            final_temperature=final_temperature,
+            ramp=start.ramp,
+            alone=alone,
+            selection=selection,
+        )
+        _take_up(loop, start, rng)
+        loop.check_start()
+        began = time.perf_counter()
+        rows = _run(loop, start, files, settings, traits, rng)
+        seconds = time.perf_counter() - began
+    return summarise(start.atoms, rows, ensemble, (start.step, steps), timestep, seconds, start.notes)
+
+
+def _refuse_done(start: Start, steps: int, files: MDFiles) -> None:
+    """Refuse a run of no step, unless its results can be written from what there is."""
+    whole = start.since < start.step and start.checkpoint is not None and files.thermo is not None
+    if steps < start.step or (steps == start.step and not whole):
         raise SimulationError(
             f"The trajectory is already at step {start.step} and the run was asked to end at step {steps}: "
             "ask for more steps to continue it."
         )
-    ensemble.check(start.atoms)
-    # Without a checkpoint, a restart must not replay the noise of the run before it.
-    rng = np.random.default_rng([seed, start.step])
-    freedom = set_velocities(start, ensemble, rng, keep_velocities)
-    selection = begin_selection(select, calculator, files.selected, files.replica)
-    start.atoms.calc = calculator
-    start.atoms.get_forces()  # A structure that the calculator refuses must leave no files.
-    _note_timestep(start, timestep, steps)
-    if done:
+
+
+def _note(start: Start, timestep: float, steps: int, notify: Callable[[str], None] | None) -> None:
+    """Collect what the user should know, and say it."""
+    if not start.restarted:
+        problem = timestep_problem(start.atoms, timestep)
+        if problem is not None:
+            start.notes.append(problem)
+    if steps == start.step:
         start.notes.append("All steps had been done before: only the results were written.")
     for note in start.notes if notify is not None else ():
         notify(note)
-    dynamics = ensemble.integrator(start.atoms, timestep, freedom, rng)
-    highest = max(ensemble.temperature, final_temperature or 0)
-    loop = MDLoop(
-        dynamics=dynamics,
-        ensemble=ensemble,
-        first_step=start.step,
-        last_step=steps,
-        origin=start.origin,
-        timestep=timestep,
-        freedom=freedom,
-        limits=limits or Limits(max_temperature=max(10_000.0, 10 * highest)),
-        log_interval=log_interval,
-        frame_interval=frame_interval,
-        checkpoint_interval=checkpoint_interval,
-        callback=callback,
-        final_temperature=final_temperature,
-        alone=alone,
-        selection=selection,
-    )
-    _take_up(loop, start, rng)
-    loop.check_start()
-    began = time.perf_counter()
-    rows = _run(loop, start, files, settings, rng)
-    seconds = time.perf_counter() - began
-    return summarise(start.atoms, rows, ensemble, (start.step, steps), timestep, seconds, start.notes)
+
+
+def _highest(start: Start, ensemble: Ensemble, final_temperature: float | None) -> float:
+    return max(ensemble.temperature, final_temperature or 0, start.ramp[1])
 
 
 def _take_up(loop: MDLoop, start: Start, rng: np.random.Generator) -> None:
@@ -159,7 +187,14 @@ def _take_up(loop: MDLoop, start: Start, rng: np.random.Generator) -> None:
         loop.ensemble.set_state(loop.dynamics, found.state)
 
 
-def _run(loop: MDLoop, start: Start, files: MDFiles, settings: dict[str, Any], rng: np.random.Generator) -> list[Any]:
+def _run(
+    loop: MDLoop,
+    start: Start,
+    files: MDFiles,
+    settings: dict[str, Any],
+    traits: dict[str, Any],
+    rng: np.random.Generator,
+) -> list[Any]:
     """Open the files, run, and return the rows of the log."""
     kept_notes = tuple(note for note in start.notes if not note.startswith("Continued from"))
 
@@ -176,6 +211,11 @@ def _run(loop: MDLoop, start: Start, files: MDFiles, settings: dict[str, Any], r
             rng=rng.bit_generator.state,
             trajectory=None if frames is None else frames.mark(),
             freedom=loop.freedom,
+            since=start.since,
+            ramp=loop.ramp,
+            seed=start.seed,
+            traits=traits,
+            potential=float(moved.get_potential_energy(apply_constraint=False)),
             notes=kept_notes,
             numbers=moved.numbers,
             pbc=moved.pbc,
@@ -187,21 +227,23 @@ def _run(loop: MDLoop, start: Start, files: MDFiles, settings: dict[str, Any], r
         )
         if loop.selection is not None:
             loop.selection.write()
-        write_checkpoint(files.checkpoint, checkpoint, keep=files.keep_previous)
+        write_checkpoint(files.checkpoint, checkpoint, keep=files.keep_previous and recorded)
 
     frames: FrameWriter | None = None
     if start.restarted:
         take_back(start, files)
     else:
-        # Before the files: whenever the run is killed, there is something to go on from, and nothing of an earlier run.
-        if files.selected is not None:
-            Path(files.selected).unlink(missing_ok=True)
+        if files.clear is not None:
+            files.clear()
+        # It replaces that of an earlier run at a stroke: killed before, a restart finds trajectory and checkpoint of
+        # that run as they were; killed after, it finds this one at its start, and begins it anew whatever is left.
         if files.checkpoint is not None:
-            previous_checkpoint(files.checkpoint).unlink(missing_ok=True)
-            Path(files.checkpoint).unlink(missing_ok=True)
+            remove_files([previous_checkpoint(files.checkpoint)])
         save(start.step, recorded=False)
+    if not start.recorded:
+        remove_files([files.trajectory, files.thermo, files.selected])
     with ExitStack() as stack:
-        log = stack.enter_context(ThermoLog(files.thermo, start.step if start.recorded else None, start.whole))
+        log = stack.enter_context(ThermoLog(files.thermo, start.step if start.recorded else None, start.since))
         if files.trajectory is not None:
             frames = stack.enter_context(FrameWriter(files.trajectory, append=start.recorded))
         loop.save = save
@@ -217,10 +259,3 @@ def _check_ramp(ensemble: Ensemble, final_temperature: float | None) -> None:
         require_positive(final_temperature=final_temperature)
         if isinstance(ensemble, NVE):
             raise SimulationError("NVE has no thermostat that could change the temperature. Use NVT or NPT for a ramp.")
-
-
-def _note_timestep(start: Start, timestep: float, steps: int) -> None:
-    if not start.restarted and steps >= FEW_STEPS:
-        problem = timestep_problem(start.atoms, timestep)
-        if problem is not None:
-            start.notes.append(problem)

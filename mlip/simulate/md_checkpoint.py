@@ -16,7 +16,7 @@ from mlip.core.errors import SimulationError
 from mlip.core.files import write_atomically
 from mlip.simulate.trajectory import FileMark
 
-VERSION = 1
+VERSION = 2
 _STATE = "state:"
 _SELECTION = "selection:"
 
@@ -34,6 +34,11 @@ class Checkpoint:
         rng: state of the random generator of the noise.
         trajectory: how far the trajectory went; None without one.
         freedom: degrees of freedom that carry heat.
+        since: step after which all was computed with these settings; -1 from the start.
+        ramp: step and temperature in K at which the ramp of the thermostat began, if there is one.
+        seed: of the random numbers.
+        traits: what a restart must find as it was, see :mod:`mlip.simulate.md_traits`.
+        potential: eV, so that another model is found out; None if it is not known.
         notes: that a restart repeats.
         numbers: (atoms,).
         pbc: (3,).
@@ -52,6 +57,11 @@ class Checkpoint:
     rng: Mapping[str, Any]
     trajectory: FileMark | None
     freedom: int
+    since: int
+    ramp: tuple[int, float]
+    seed: int
+    traits: Mapping[str, Any]
+    potential: float | None
     notes: tuple[str, ...]
     numbers: np.ndarray
     pbc: np.ndarray
@@ -63,7 +73,10 @@ class Checkpoint:
 
 
 _ARRAYS = ("numbers", "pbc", "positions", "momenta", "cell")
-_TEXT = ("step", "origin", "recorded", "ensemble", "settings", "rng", "freedom", "notes")
+_TEXT = (
+    "step", "origin", "recorded", "ensemble", "settings", "rng", "freedom", "since", "ramp", "seed", "traits",
+    "potential", "notes",
+)  # fmt: skip
 
 
 def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, keep: bool = False) -> None:
@@ -120,8 +133,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             )
         mark = text["trajectory"]
         return Checkpoint(
-            **{name: text[name] for name in _TEXT if name not in ("origin", "notes")},
+            **{name: text[name] for name in _TEXT if name not in ("origin", "ramp", "notes")},
             origin=(int(text["origin"][0]), float(text["origin"][1])),
+            ramp=(int(text["ramp"][0]), float(text["ramp"][1])),
             notes=tuple(text["notes"]),
             trajectory=None if mark is None else FileMark(**mark),
             **{name: arrays[name] for name in _ARRAYS},

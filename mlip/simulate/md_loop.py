@@ -9,9 +9,10 @@ from typing import Any
 from ase import Atoms
 from ase.md.md import MolecularDynamics
 
-from mlip.core.errors import SimulationError, StructureError
+from mlip.core.errors import SimulationError, SimulationInterrupted, StructureError
 from mlip.simulate.ensembles import Ensemble
 from mlip.simulate.guards import Limits
+from mlip.simulate.md_start import on_ramp
 from mlip.simulate.selection import Selection
 from mlip.simulate.thermo import ThermoLog, ThermoRow
 from mlip.simulate.trajectory import FrameWriter, snapshot
@@ -50,8 +51,8 @@ class MDLoop:
         limits: where to stop.
         log_interval, frame_interval: in steps.
         callback: called after every step.
-        final_temperature: K, reached at the last step on a straight line from that of the ensemble at step 0; None
-            keeps it.
+        final_temperature: K, reached at the last step on a straight line; None keeps that of the ensemble.
+        ramp: step and temperature in K at which that line begins.
         save: writes a checkpoint of a step.
         checkpoint_interval: in steps.
         alone: whether Ctrl-C is turned into a sentence here; among others it must reach them all.
@@ -70,6 +71,7 @@ class MDLoop:
     frame_interval: int
     callback: Callable[[Progress], None] | None
     final_temperature: float | None = None
+    ramp: tuple[int, float] = (0, 0.0)
     save: Callable[[int], None] | None = None
     checkpoint_interval: int = 1000
     alone: bool = True
@@ -96,7 +98,8 @@ class MDLoop:
             record_first: whether the state at the first step is logged and written too.
 
         Raises:
-            SimulationError: a limit was passed, or the user pressed Ctrl-C; says what is kept.
+            SimulationError: a limit was passed; says what is kept.
+            SimulationInterrupted: likewise, the user pressed Ctrl-C.
         """
         step = self.first_step
         try:
@@ -118,15 +121,16 @@ class MDLoop:
         except KeyboardInterrupt as error:
             if not self.alone:
                 raise
-            raise SimulationError(
-                f"MD was stopped by the user at step {step}. {_kept(frames)} Continue with a restart."
+            again = "Go on with --restart, from the last checkpoint." if self.save is not None else ""
+            raise SimulationInterrupted(
+                f"MD was stopped by the user at step {step}. {_kept(frames)} {again}".rstrip()
             ) from error
 
     def target(self, step: int) -> float:
         """Return the temperature of the thermostat in K at a step."""
-        start = self.ensemble.temperature
-        final = start if self.final_temperature is None else self.final_temperature
-        return start + (final - start) * step / self.last_step
+        if self.final_temperature is None:
+            return self.ensemble.temperature
+        return on_ramp(self.ramp, self.final_temperature, self.last_step, step)
 
     def _save(self, step: int, log: ThermoLog) -> None:
         if self.save is not None:

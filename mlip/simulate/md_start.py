@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,14 @@ from ase import Atoms
 from mlip.core.errors import SimulationError
 from mlip.simulate.ensembles import Ensemble
 from mlip.simulate.md_checkpoint import Checkpoint, previous_checkpoint, read_checkpoint
+from mlip.simulate.md_traits import refuse_others, traits_of
 from mlip.simulate.trajectory import last_frame, rewind
 from mlip.simulate.velocities import degrees_of_freedom, draw_velocities, remove_rigid_motion
+
+RAMP = ("final_temperature", "ramp_steps")
+"""Settings of a ramp besides the temperature at which it begins."""
+
+OTHER_SEED = "Another seed has no effect on a restart: the random numbers go on where they had stopped."
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,9 @@ class MDFiles:
         at: the step of the checkpoint to continue from, the last one or the one before; None takes the last.
         selected: extended XYZ with the structures to label, if any are to be selected.
         replica: number of the run among several, noted there.
+        replicas: how many these are; a restart with another number is refused.
+        locked: whether the caller keeps other processes away already, see :mod:`mlip.simulate.lock`.
+        clear: takes away results of an earlier run; called when a new one is sure to begin, before its first file.
     """
 
     trajectory: str | os.PathLike[str] | None = None
@@ -41,6 +50,16 @@ class MDFiles:
     at: int | None = None
     selected: str | os.PathLike[str] | None = None
     replica: int | None = None
+    replicas: int | None = None
+    locked: bool = False
+    clear: Callable[[], None] | None = None
+
+    @property
+    def lock(self) -> Path | None:
+        """The file that keeps other processes away; None where nothing is written."""
+        names = (self.trajectory, self.checkpoint, self.thermo, self.selected)
+        path = next((Path(name) for name in names if name is not None), None)
+        return None if self.locked or path is None else path.with_name(f".{path.name}.lock")
 
 
 @dataclass
@@ -53,8 +72,11 @@ class Start:
         origin: step and time in fs from which times are counted.
         notes: what the user should know.
         recorded: whether this step is in the log and the trajectory.
-        whole: whether the rows before it belong to the same run.
+        since: step after which rows belong to this run, with these settings; -1 if all do.
         checkpoint: where it comes from, if from one.
+        ramp: step and temperature in K at which the ramp of the thermostat began, if there is one.
+        seed: of the random numbers.
+        potential: eV, that the structure had before; None if it is not known.
     """
 
     atoms: Atoms
@@ -62,8 +84,11 @@ class Start:
     origin: tuple[int, float] = (0, 0.0)
     notes: list[str] = field(default_factory=list)
     recorded: bool = False
-    whole: bool = True
+    since: int = -1
     checkpoint: Checkpoint | None = None
+    ramp: tuple[int, float] = (0, 0.0)
+    seed: int = 0
+    potential: float | None = None
 
     @property
     def restarted(self) -> bool:
@@ -71,7 +96,9 @@ class Start:
         return self.recorded or self.checkpoint is not None
 
 
-def begin(atoms: Atoms, files: MDFiles, ensemble: Ensemble, settings: Mapping[str, Any]) -> Start:
+def begin(
+    atoms: Atoms, files: MDFiles, ensemble: Ensemble, settings: Mapping[str, Any], traits: Mapping[str, Any], seed: int
+) -> Start:
     """Return where a run begins. The files are not changed yet.
 
     Args:
@@ -79,19 +106,25 @@ def begin(atoms: Atoms, files: MDFiles, ensemble: Ensemble, settings: Mapping[st
         files: of the run.
         ensemble: to be sampled.
         settings: with ``timestep``; those that differ from the ones before are noted.
+        traits: those that differ are refused.
+        seed: of the random numbers.
 
     Raises:
         SimulationError: there is nothing to continue from, or it does not fit.
     """
+    begun = 0, ensemble.temperature
     if not files.restart:
-        return Start(atoms.copy())
+        return Start(atoms.copy(), ramp=begun, seed=seed)
     found = chosen_checkpoint(files)
     if found is None:
-        return _from_frame(atoms, files, ensemble, settings["timestep"])
-    _same_structure(atoms, found.numbers, files.checkpoint)
-    if not np.array_equal(found.pbc, atoms.pbc):
-        raise SimulationError(f"The checkpoint '{files.checkpoint}' is of a structure with other periodic axes.")
+        start = _from_frame(atoms, files, ensemble, settings)
+        start.ramp, start.seed = begun, seed
+        return start
+    _same_structure(atoms, found.numbers, found.pbc, files.checkpoint)
+    refuse_others(files.checkpoint, found.traits, traits)
     start = Start(atoms.copy(), found.step, found.origin, list(found.notes), found.recorded, checkpoint=found)
+    start.ramp, start.seed, start.potential = found.ramp, found.seed, found.potential
+    start.since = found.since
     # As arrays: setters would apply constraints to what has gone through them already.
     start.atoms.cell[:] = found.cell
     start.atoms.positions[:] = found.positions
@@ -103,13 +136,36 @@ def begin(atoms: Atoms, files: MDFiles, ensemble: Ensemble, settings: Mapping[st
     changed = {name: (found.settings.get(name), now) for name, now in settings.items()}
     for name, (before, now) in changed.items():
         if before != now:
-            start.whole = False
+            start.since = found.step if found.recorded else found.step - 1
             label = {"timestep": "time step in fs"}.get(name, name.replace("_", " "))
             start.notes.append(f"The {label} changed from {before} to {now} at step {start.step}.")
+    _take_up_ramp(start, found, settings)
+    if seed != found.seed and OTHER_SEED not in start.notes:
+        start.notes.append(OTHER_SEED)
     before = found.settings.get("timestep", settings["timestep"])
     if before != settings["timestep"]:
         start.origin = found.step, found.origin[1] + (found.step - found.origin[0]) * before
     return start
+
+
+def on_ramp(ramp: tuple[int, float], final: float, last: int, step: int) -> float:
+    """Return the temperature in K at a step, on the straight line from where a ramp began to its end."""
+    begun, temperature = ramp
+    return temperature if last <= begun else temperature + (final - temperature) * (step - begun) / (last - begun)
+
+
+def _take_up_ramp(start: Start, found: Checkpoint, settings: Mapping[str, Any]) -> None:
+    """Let a ramp that was changed begin here, at the temperature that the thermostat has got to."""
+    if all(found.settings.get(name) == settings[name] for name in ("temperature", *RAMP)):
+        return
+    final, last = (found.settings.get(name) for name in RAMP)
+    now = settings["temperature"]
+    if now == found.settings.get("temperature") and final is not None:
+        now = on_ramp(found.ramp, final, last, found.step)
+    start.ramp = found.step, now
+    final, last = (settings[name] for name in RAMP)
+    if final is not None and last > found.step:
+        start.notes.append(f"The thermostat goes from {now:g} K at step {found.step} to {final:g} K at step {last}.")
 
 
 def chosen_checkpoint(files: MDFiles) -> Checkpoint | None:
@@ -141,7 +197,7 @@ def take_back(start: Start, files: MDFiles) -> None:
         rewind(files.trajectory, mark)
 
 
-def _from_frame(atoms: Atoms, files: MDFiles, ensemble: Ensemble, timestep: float) -> Start:
+def _from_frame(atoms: Atoms, files: MDFiles, ensemble: Ensemble, settings: Mapping[str, Any]) -> Start:
     """Take the state from the last frame of the trajectory."""
     if files.trajectory is None:
         raise SimulationError("A restart needs the checkpoint or the trajectory of the run to be continued.")
@@ -151,27 +207,41 @@ def _from_frame(atoms: Atoms, files: MDFiles, ensemble: Ensemble, timestep: floa
             f"'{files.trajectory}' has no step number or no velocities in its last frame, so it was not written by "
             "an MD run. Start without a restart."
         )
-    _same_structure(atoms, frame.numbers, files.trajectory)
+    _same_structure(atoms, frame.numbers, frame.pbc, files.trajectory)
+    # A frame knows neither the model nor how many replicas there are.
+    refuse_others(files.trajectory, traits_of(frame), traits_of(atoms))
     step = int(frame.info["step"])
-    start = Start(frame, step, (step, float(frame.info["time_fs"])), recorded=True, whole=False)
+    start = Start(frame, step, (step, float(frame.info["time_fs"])), recorded=True, since=step)
+    start.potential = getattr(frame.calc, "results", {}).get("energy")
     start.notes.append(f"Continued from step {start.step}.")
     if ensemble.inner:
         start.notes.append("The inner variables of the thermostat (and barostat) started afresh.")
     for name, before, now in (
         ("ensemble", frame.info.get("ensemble"), ensemble.name),
-        ("time step in fs", frame.info.get("timestep_fs"), timestep),
+        ("time step in fs", frame.info.get("timestep_fs"), settings["timestep"]),
     ):
         if before != now:
             start.notes.append(f"The {name} changed from {before} to {now} at step {start.step}.")
+    final, last = (settings[name] for name in RAMP)
+    if final is not None and last > step:
+        now = on_ramp((0, ensemble.temperature), final, last, step)
+        start.notes.append(
+            f"The thermostat goes on at {now:g} K, as on a ramp from {ensemble.temperature:g} K at step 0."
+        )
     return start
 
 
-def _same_structure(atoms: Atoms, numbers: np.ndarray, path: object) -> None:
+def _same_structure(atoms: Atoms, numbers: np.ndarray, pbc: np.ndarray, path: object) -> None:
     if not np.array_equal(numbers, atoms.numbers):
         raise SimulationError(
             f"'{path}' holds {Atoms(numbers).get_chemical_formula()}, the structure is "
             f"{atoms.get_chemical_formula()} (or its atoms are in another order). Give the structure the run was "
-            "started from."
+            "started from, or start anew with --overwrite."
+        )
+    if not np.array_equal(pbc, atoms.pbc):
+        raise SimulationError(
+            f"'{path}' is of a structure with other periodic axes: give the one the run was started from, or start "
+            "anew with --overwrite."
         )
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from mlip.core.errors import SimulationError, StructureError
+from mlip.core.errors import SimulationError, SimulationInterrupted, StructureError
 from mlip.core.units import GPA
 from mlip.simulate.cell_filter import CellFilter
-from mlip.simulate.contacts import closest_contact, count_pieces
+from mlip.simulate.contacts import closest_contact, count_pieces, require_apart
 from mlip.simulate.relax_optimizers import OPTIMIZERS, make_optimizer
 from mlip.simulate.relax_result import RelaxationResult, RelaxationStep, RelaxOptions
 from mlip.simulate.relax_symmetry import SYMPREC, SpaceGroup, keep_symmetry, refined, require_crystal, space_group
@@ -23,9 +23,6 @@ from mlip.simulate.trajectory import FrameWriter
 from mlip.simulate.uncertainty import spreads
 
 __all__ = ["OPTIMIZERS", "RelaxOptions", "RelaxationResult", "RelaxationStep", "cell_mask", "relax", "relax_with"]
-
-OVERLAP = 0.2
-"""Fraction of the sum of covalent radii below which two atoms of an input are a mistake."""
 
 SWOLLEN = 2.0
 """Factor of the volume, or its inverse, from which a warning says so."""
@@ -81,7 +78,7 @@ def relax(
     except KeyboardInterrupt as stop:
         if not progress.history:
             raise
-        raise SimulationError(progress.ended("stopped by the user")) from stop
+        raise SimulationInterrupted(progress.ended("stopped by the user")) from stop
 
 
 @dataclass
@@ -148,6 +145,8 @@ def relax_with(
 
 def _checked(atoms: Atoms, options: RelaxOptions) -> np.ndarray | None:
     """Refuse what cannot be relaxed as the options say; return the mask of the cell, None if it is fixed."""
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise StructureError("Positions or cell of the structure are not finite numbers: is the file damaged?")
     if options.pressure != 0 and not (options.relax_cell and atoms.pbc.all()):
         raise SimulationError(
             f"A pressure ({options.pressure} GPa) needs a cell that is relaxed and periodic along all axes; this "
@@ -160,10 +159,7 @@ def _checked(atoms: Atoms, options: RelaxOptions) -> np.ndarray | None:
     if options.keep_symmetry or options.refine_symmetry:
         require_crystal(atoms, "Keeping the symmetry" if options.keep_symmetry else "Refining the symmetry")
     mask = cell_mask(atoms) if options.relax_cell else None
-    if len(atoms):
-        contact = closest_contact(atoms, OVERLAP)
-        if contact is not None:
-            raise StructureError(f"In the starting structure {contact.describe(atoms)}: they overlap.")
+    require_apart(atoms, "In the starting structure")
     return mask
 
 

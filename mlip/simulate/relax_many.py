@@ -66,7 +66,7 @@ def relax_many(
             times[number] = time.monotonic()
             result = relax_with(atoms, companion, options)
             # The companion belongs to the task, and would hold the model.
-            return replace(result, atoms=snapshot(result.atoms, **result.atoms.info))
+            return replace(result, atoms=snapshot(result.atoms, result.atoms.info))
 
         return run
 

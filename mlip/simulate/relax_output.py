@@ -16,6 +16,7 @@ from mlip.core.files import write_atomically, write_text_atomically
 from mlip.simulate.output import write_summary
 from mlip.simulate.relax_records import RECORDS, Record
 from mlip.simulate.relax_table import RelaxedRow, as_csv, counts
+from mlip.simulate.structures import right_handed
 
 TABLE, STRUCTURES, SUMMARY, PLOT, CIF = "results.csv", "relaxed.xyz", "summary.json", "summary.png", "cif"
 ONE = ("trajectory.traj", "final.xyz", "final.cif", "final.vasp", "relaxation.png")
@@ -46,7 +47,8 @@ def write_results(folder: Path, records: Sequence[Record], about: dict[str, Any]
         frames.append(atoms)
         if cif and atoms.pbc.all():
             name = f"{record.row.number:06d}_{_file_name(record.row.name)}.cif"
-            write_atomically(folder / CIF / name, lambda part, one=atoms: ase.io.write(str(part), one, format="cif"))
+            turned = right_handed(atoms)
+            write_atomically(folder / CIF / name, lambda part, one=turned: ase.io.write(str(part), one, format="cif"))
     if frames:
         write_atomically(folder / STRUCTURES, lambda part: ase.io.write(str(part), frames, format="extxyz"))
     write_summary(folder / SUMMARY, {**about, **counts(rows)})

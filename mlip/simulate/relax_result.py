@@ -45,12 +45,12 @@ class RelaxOptions:
     symprec: float = SYMPREC
 
     def __post_init__(self) -> None:
-        require_positive(fmax=self.fmax, max_steps=self.max_steps, symprec=self.symprec)
+        require_positive(fmax=self.fmax, number_of_steps=self.max_steps, symprec=self.symprec)
         object.__setattr__(self, "optimizer", optimizer_name(self.optimizer))
         if not math.isfinite(self.pressure):
             raise SimulationError(f"The pressure must be a finite number of GPa, got {self.pressure}.")
         if self.fix_volume and not self.relax_cell:
-            raise ConfigError("A fixed volume is about a cell that is relaxed: add --cell (relax_cell=True).")
+            raise ConfigError("A fixed volume is about a cell that is relaxed: add --cell (in Python: relax it).")
         if self.fix_volume and self.pressure != 0:
             raise SimulationError(
                 f"At fixed volume the pressure cannot be chosen, got {self.pressure} GPa: leave one of them out."

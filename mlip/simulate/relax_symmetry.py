@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixSymmetry
+from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedLine, FixedPlane, FixScaled, FixSymmetry
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from mlip.core.errors import ConfigError, SimulationError
 
 SYMPREC = 0.01
 """Å by which atoms may be off their places, as in ASE and most databases."""
+
+_PROJECTIONS = (FixAtoms, FixCartesian, FixCom, FixScaled, FixedLine, FixedPlane)
+"""Constraints that take a part of the forces away, the same at every step."""
 
 
 @dataclass(frozen=True)
@@ -153,16 +156,41 @@ def keep_symmetry(atoms: Atoms, symprec: float = SYMPREC) -> None:
 
     Raises:
         ConfigError: spglib is missing.
-        SimulationError: no crystal, or one without a symmetry that can be kept.
+        SimulationError: no crystal, one without a symmetry that can be kept, or constraints that the symmetry does not
+            leave as they are.
     """
     constraints = atoms.constraints
     refine = refined(atoms, symprec)
     refine.set_constraint()
     kept = KeptSymmetry(refine, symprec)
+    _check_constraints(refine, constraints, kept)
     atoms.set_constraint()
     atoms.set_cell(refine.cell)
     atoms.set_positions(refine.positions)
     atoms.set_constraint([*constraints, kept])
+
+
+def _check_constraints(atoms: Atoms, constraints: list[Any], kept: KeptSymmetry) -> None:
+    """Refuse constraints under which symmetric forces would not stay symmetric: the average over the operations would
+    move what they hold."""
+    foreign = next((one for one in constraints if not isinstance(one, _PROJECTIONS)), None)
+    if foreign is not None:
+        raise SimulationError(
+            f"The symmetry can be kept together with fixed atoms, not with {type(foreign).__name__}: take this "
+            "constraint out of the structure, or leave --keep-symmetry out."
+        )
+    # What is linear and right for forces in general directions is right for all.
+    forces = np.random.default_rng(0).normal(size=(len(atoms), 3))
+    kept.adjust_forces(atoms, forces)
+    for constraint in constraints:
+        constraint.adjust_forces(atoms, forces)
+    symmetric = forces.copy()
+    kept.adjust_forces(atoms, symmetric)
+    if np.abs(symmetric - forces).max() > 1e-6:
+        raise SimulationError(
+            "The constraints hold an atom and leave an equivalent one free, so the symmetry cannot be kept: fix "
+            "equivalent atoms in the same way, or leave --keep-symmetry out."
+        )
 
 
 def _dataset(atoms: Atoms, symprec: float) -> Any:

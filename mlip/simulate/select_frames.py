@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from mlip.core.errors import SimulationError
+from mlip.core.errors import SimulationError, StructureError
 from mlip.simulate.contacts import closest_contact
 from mlip.simulate.selection import (
     FORCES_STD,
@@ -25,7 +25,11 @@ from mlip.simulate.structures import read_structures
 
 
 def select_frames(
-    frames: Iterable[Atoms], options: SelectOptions, calculator: Calculator | None = None
+    frames: Iterable[Atoms],
+    options: SelectOptions,
+    calculator: Calculator | None = None,
+    names: Sequence[str] | None = None,
+    refused: Callable[[str], None] | None = None,
 ) -> list[Candidate]:
     """Select from structures that are there already, such as those of a trajectory.
 
@@ -37,13 +41,15 @@ def select_frames(
             selection ``uncertainty`` and ``uncertain_atom``.
         options: what to keep.
         calculator: of a committee, which computes the spreads anew; None takes those of the frames.
+        names: of the frames, for messages; None numbers them.
+        refused: is told what is wrong with a frame that cannot be used, which is left out; None raises an error.
 
     Returns:
         The most uncertain one first.
 
     Raises:
         SimulationError: no committee, or a frame without spreads and no calculator.
-        StructureError: the calculator refuses a frame.
+        StructureError: the calculator refuses a frame, and nobody is to be told.
     """
     if calculator is not None:
         require_committee(calculator)
@@ -52,7 +58,15 @@ def select_frames(
         # Before the calculator is asked, which may refuse it.
         if not np.isfinite(frame.positions).all() or closest_contact(frame, options.closest) is not None:
             continue
-        uncertainty, atom = _uncertainty(frame, calculator, place)
+        name = f"Frame {place}" if names is None else f"'{names[place]}'"
+        try:
+            uncertainty, atom = _uncertainty(frame, calculator, name)
+        except StructureError as error:
+            message = f"{name}: {error}"
+            if refused is None:
+                raise StructureError(message) from error
+            refused(message)
+            continue
         if 0 <= atom < len(frame):
             info = frame.info
             time = float(info.get("time_fs", math.nan))
@@ -73,7 +87,7 @@ def merge_selections(folder: Path, sources: Sequence[Path], options: SelectOptio
     return len(chosen)
 
 
-def _uncertainty(frame: Atoms, calculator: Calculator | None, place: int) -> tuple[float, int]:
+def _uncertainty(frame: Atoms, calculator: Calculator | None, name: str) -> tuple[float, int]:
     """Return the uncertainty of a frame and its most uncertain atom."""
     info = frame.info
     if calculator is not None:
@@ -86,7 +100,7 @@ def _uncertainty(frame: Atoms, calculator: Calculator | None, place: int) -> tup
         spread = np.asarray(info.get(FORCES_STD, frame.arrays.get(FORCES_STD, ())))
         if len(spread) != len(frame):
             raise SimulationError(
-                f"Frame {place} has no spreads of a committee ({FORCES_STD}): name the models that compute them."
+                f"{name} has no spreads of a committee ({FORCES_STD}): name the models that compute them."
             )
     atom = int(np.argmax(spread))
     return float(spread[atom]), atom

@@ -80,7 +80,8 @@ def _read(path: Path, index: int | slice, what: str) -> list[Atoms]:
             f"'{path}' has no {what}, or no structure at all: frames count from 0, -1 is the last."
         ) from error
     except _UNREADABLE as error:
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        kind = path.suffix[1:].upper() or "structure"
+        detail = " ".join(str(error).split())[:200] or f"it is no {kind} that ASE can read"
         raise StructureError(
             f"'{path}' cannot be read as a structure ({detail}). Give a file that ASE reads, such as CIF, "
             "POSCAR, extended XYZ or .traj, with its usual name."
@@ -108,7 +109,8 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
     """Write a structure as extended XYZ, and as CIF and POSCAR if it is periodic along all axes.
 
     Energy, forces and stress go into the extended XYZ if the calculator has them; CIF and POSCAR cannot say
-    that an axis is not periodic, so slabs and molecules are not written in these.
+    that an axis is not periodic, so slabs and molecules are not written in these. They have a right-handed cell, see
+    `right_handed`.
 
     Args:
         folder: where to; made if need be.
@@ -127,8 +129,22 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
         formats |= {folder / f"{name}.cif": "cif", folder / f"{name}.vasp": "vasp"}
     for path, file_format in formats.items():
         options = {"sort": True} if file_format == "vasp" else {}
-        write_atomically(path, lambda part, f=file_format, o=options: ase.io.write(str(part), atoms, format=f, **o))
+        one = atoms if file_format == "extxyz" else right_handed(atoms)
+        write_atomically(path, lambda part, f=file_format, o=options, a=one: ase.io.write(str(part), a, format=f, **o))
     return list(formats)
+
+
+def right_handed(atoms: Atoms) -> Atoms:
+    """Return the same crystal with lattice vectors of a right-handed system; itself where they are, or no volume is.
+
+    With a vector its negative belongs to a lattice: all three change their sign, atoms stay where they are. VASP
+    refuses a left-handed cell, and CIF holds lengths and angles only, which makes the mirror image of it.
+    """
+    if atoms.cell.volume == 0 or atoms.cell.handedness == 1:
+        return atoms
+    turned = atoms.copy()
+    turned.set_cell(-atoms.cell.array + 0.0, scale_atoms=False)  # No zeros with a sign.
+    return turned
 
 
 def _refuse_foreign_database(path: Path) -> None:

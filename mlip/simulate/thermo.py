@@ -91,14 +91,14 @@ class ThermoLog:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None, continue_after: int | None = None, collect: bool = False
+        self, path: str | os.PathLike[str] | None, continue_after: int | None = None, since: int | None = None
     ) -> None:
         """Open the file.
 
         Args:
             path: the CSV file, or None.
             continue_after: keep the rows up to this step (a restart); None starts anew.
-            collect: count those among the rows of this run.
+            since: count those after this step among the rows of this run; None counts none of them.
 
         Raises:
             SimulationError: the file cannot be written, or is no thermodynamic log.
@@ -110,8 +110,8 @@ class ThermoLog:
             return
         kept = [] if continue_after is None or not self.path.is_file() else read_thermo(self.path)
         kept = [row for row in kept if row.step <= (-1 if continue_after is None else continue_after)]
-        if collect:
-            self.rows += kept
+        if since is not None:
+            self.rows += [row for row in kept if row.step > since]
         text = ",".join(HEADER) + "\n" + "".join(map(_line, kept))
         write_text_atomically(self.path, text)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)

@@ -11,7 +11,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from torch_geometric.data import Batch
 
 from mlip.calculators.ase import MLIPCalculator
-from mlip.core.errors import MlipError
+from mlip.core.errors import MlipError, SimulationError
 from mlip.core.fields import FIELDS
 from mlip.data.graph import AtomGraph
 
@@ -20,7 +20,7 @@ Task = Callable[[MLIPCalculator], Result]
 """Does something with a calculator: relaxes a structure, runs MD, …"""
 
 FAILURES = (MlipError, ValueError, RuntimeError, ArithmeticError, LookupError, OSError, NotImplementedError)
-"""What may go wrong in one task without stopping the others."""
+"""What is expected to go wrong in a task, with a message that can be shown."""
 
 MAX_ATOMS = 1000
 """Atoms of a batch; more gain nothing on a CPU."""
@@ -58,8 +58,10 @@ class _Member(Generic[Result]):
     def _run(self) -> None:
         try:
             self.outcome = Outcome(self.number, self._task(self._calculator), None)
-        except FAILURES as error:
-            self.outcome = Outcome(self.number, None, error)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one structure must not cost the results of all.
+            self.outcome = Outcome(self.number, None, failure(error))
 
     def _ask(self, graph: AtomGraph, fields: Sequence[str]) -> dict[str, np.ndarray]:
         self.request = graph, fields
@@ -77,6 +79,16 @@ class _Member(Generic[Result]):
         """Unwind the task where it waits."""
         if self.outcome is None:
             self._worker.throw(GreenletExit)
+
+
+def failure(error: Exception) -> Exception:
+    """Return what is told of an error of a task: itself, or, if nobody expected its kind, a sentence that names it."""
+    if isinstance(error, FAILURES):
+        return error
+    detail = " ".join(str(error).split()).rstrip(".") or "it says no more"
+    told = SimulationError(f"This structure led to an unexpected {type(error).__name__}: {detail}.")
+    told.__cause__ = error
+    return told
 
 
 def run_together(
@@ -97,7 +109,10 @@ def run_together(
         max_atoms, max_edges: a batch has no more, unless a single structure has.
 
     Yields:
-        What became of each task, as they end.
+        What became of each task, as they end. An error is that of its task alone, of whatever kind.
+
+    Raises:
+        MemoryError: there is no more memory, for anyone.
     """
     waiting, active = enumerate(tasks), []
     try:
@@ -165,7 +180,9 @@ def _evaluate(
         if len(graphs) == 1:
             return [calculator.predict(graphs[0], fields)]
         return _divided(calculator.predict(Batch.from_data_list(graphs), fields), graphs)
-    except FAILURES as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see `_Member`.
         return [error] if len(graphs) == 1 else [_evaluate([request], calculator)[0] for request in requests]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ _TABLE_GROWTH = 42
 _RESULTS = ("energy", "free_energy", "forces", "stress", "magmoms")
 
 
-def snapshot(atoms: Atoms, **info: Any) -> Atoms:
+def snapshot(atoms: Atoms, info: Mapping[Any, Any] | None = None) -> Atoms:
     """Copy a structure with the results that its calculator already has.
 
     Args:
@@ -38,7 +39,7 @@ def snapshot(atoms: Atoms, **info: Any) -> Atoms:
             added, those of atoms as arrays, such as ``forces_std``.
     """
     frame = atoms.copy()
-    frame.info = {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info} | info
+    frame.info = {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info} | dict(info or {})
     results = getattr(atoms.calc, "results", {})
     for name in SPREADS.values():
         # A restart brings those of the frame that it starts from.
@@ -101,7 +102,7 @@ class FrameWriter:
         Raises:
             SimulationError: the disk is full or the file cannot be written any more.
         """
-        frame = snapshot(atoms, **info)
+        frame = snapshot(atoms, info)
         # The format has no room for arrays of its own.
         frame.info |= {name: frame.arrays.pop(name) for name in SPREADS.values() if name in frame.arrays}
         try:

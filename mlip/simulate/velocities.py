@@ -7,6 +7,7 @@ from ase import Atoms
 
 from mlip.core.errors import SimulationError
 from mlip.core.units import KB
+from mlip.simulate.constraints import free_directions
 
 
 def rigid_motions(atoms: Atoms) -> np.ndarray:
@@ -43,11 +44,14 @@ def degrees_of_freedom(atoms: Atoms, momentum_conserved: bool) -> int:
     """Count the degrees of freedom that carry kinetic energy kT/2.
 
     Args:
-        atoms: the structure; constraints are counted as ASE counts them.
+        atoms: the structure; for its constraints see :func:`mlip.simulate.constraints.free_directions`.
         momentum_conserved: whether the dynamics keeps the total (and angular) momentum, which is zero at
             the start. Langevin dynamics does not.
+
+    Raises:
+        SimulationError: constraints that cannot be counted.
     """
-    free = atoms.get_number_of_degrees_of_freedom()
+    free = free_directions(atoms)
     return free - len(rigid_motions(atoms)) if momentum_conserved else free
 
 
@@ -68,7 +72,8 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
         rng: source of the random numbers.
 
     Raises:
-        SimulationError: nothing is free to move, as in a periodic cell of one atom.
+        SimulationError: nothing is free to move, as in a periodic cell of one atom, or the constraints cannot be
+            counted.
     """
     freedom = degrees_of_freedom(atoms, momentum_conserved=True)
     if freedom <= 0:

@@ -66,6 +66,7 @@ def test_one_file_of_two(call) -> None:
     assert "is there already" in call("committee", *FILES, "--output", "both.safetensors", status=1)
     call("committee", *FILES, "--output", "both.safetensors", "--overwrite")
     assert "at least two models" in call("committee", FILES[0], "-o", "one.safetensors", status=1)
+    assert "are the same model" in call("committee", FILES[0], *FILES, "-o", "one.safetensors", status=1)
     assert not Path("one.safetensors").exists()
 
 

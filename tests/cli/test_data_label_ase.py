@@ -105,3 +105,32 @@ def test_refusals(words, message, tmp_path):
     before = set(tmp_path.iterdir())
     assert message in label("selected.extxyz", *words, status=1)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_program_that_is_not_set_up_leaves_nothing(tmp_path, monkeypatch):
+    for name in ("ASE_VASP_COMMAND", "VASP_COMMAND", "VASP_SCRIPT"):
+        monkeypatch.delenv(name, raising=False)
+    before = set(tmp_path.iterdir())
+    assert "'vasp' cannot run" in label("selected.extxyz", "--ase", "vasp", "--out", "a.xyz", "--jobs", "1", status=1)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_what_cannot_be_read_is_left_out(tmp_path):
+    (tmp_path / "empty.xyz").touch()
+    words = ["selected.extxyz", "empty.xyz", "--ase", "emt", "--out", "new.extxyz", "--jobs", "1"]
+    assert "'empty.xyz' is empty (0 bytes). --on-error skip" in label(*words, status=1)
+    output = label(*words, "--on-error", "skip", status=1)
+    assert "3 labelled in new.extxyz" in output
+    assert "Left out: The structure file 'empty.xyz' is empty" in output
+
+
+def test_overlapping_atoms_have_no_label():
+    frames = ase.io.read("selected.extxyz", ":2")
+    frames[1].positions[1] = frames[1].positions[0] + [0.05, 0, 0]
+    ase.io.write("close.extxyz", frames)
+    words = ["close.extxyz", "--ase", "emt", "--out", "new.extxyz", "--jobs", "1"]
+    assert "close.extxyz:1: It has overlapping atoms: atoms 0 (Cu) and 1 (Cu)" in label(*words, status=1)
+    assert "overlapping atoms" in label(*words, "--on-error", "skip")
+    assert len(ase.io.read("new.extxyz", ":")) == 1
+    words[4] = "all.extxyz"
+    assert "2 labelled" in label(*words, "--any-distance")

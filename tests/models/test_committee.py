@@ -15,6 +15,7 @@ from mlip.models.base import AtomisticModel
 from mlip.models.committee import Committee, committee_of
 from mlip.models.model_file import load_model, save_model
 from mlip.nn.derivatives import predict, predictable
+from mlip.nn.heads.energy import EnergyHead
 from mlip.testing import field_checks, suite
 from mlip.testing.evaluate import evaluate
 from mlip.testing.structures import molecule, standard_structures
@@ -186,3 +187,18 @@ def test_models_that_do_not_fit_together() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             committee_of(models)
+
+
+def with_reference(energy: float) -> AtomisticModel:
+    model = small_facet()
+    for head in model.modules():
+        if isinstance(head, EnergyHead):
+            head.atomic_energies += energy
+    return model
+
+
+def test_zeros_of_energy_are_not_averaged() -> None:
+    """All electrons, or valence electrons: what no card says, too."""
+    assert len(committee_of([with_reference(0.0), with_reference(5.0)]).members) == 2
+    with pytest.raises(ConfigError, match=r"same zero: the reference energy of \w+ is .* in number 1, .* in number 3"):
+        committee_of([with_reference(0.0), PairModel(), with_reference(-500.0)])

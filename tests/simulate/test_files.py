@@ -13,8 +13,11 @@ from ase.constraints import FixAtoms
 from ase.io import read
 
 from mlip.core.errors import SimulationError, StructureError
+from mlip.simulate import md_folder, relax_output
 from mlip.simulate.contacts import closest_contact, count_pieces
 from mlip.simulate.output import claim_folder
+from mlip.simulate.result_files import RESULTS
+from mlip.simulate.screening import report as screening_report
 from mlip.simulate.structures import read_structure, write_final_structure
 from mlip.simulate.trajectory import FrameWriter, last_frame
 
@@ -149,6 +152,27 @@ def test_output_folders_are_claimed_once(tmp_path: Path) -> None:
         claim_folder(folder / "trajectory.traj", "t", overwrite=True, advice="")
 
 
+def test_folders_of_other_commands_are_refused(tmp_path: Path) -> None:
+    for name in ("relaxed.jsonl", "summary.json"):
+        (tmp_path / name).touch()
+    for overwrite in (False, True):
+        with pytest.raises(SimulationError, match=r"results of mlip relax, whose summary.json would be replaced"):
+            claim_folder(tmp_path, "trajectory.traj", overwrite, "x", "md")
+    # Their files have other names.
+    assert claim_folder(tmp_path, "eos.json", False, "x") == tmp_path
+    (tmp_path / "eos.csv").touch()
+    with pytest.raises(SimulationError, match=r"eos.csv' is there already"):
+        claim_folder(tmp_path, "eos.json", False, "x")
+    assert claim_folder(tmp_path, "eos.json", True, "x") == tmp_path
+
+
+def test_commands_write_what_is_known_of_them(tmp_path: Path) -> None:
+    assert {*relax_output.ONE, relax_output.TABLE, relax_output.STRUCTURES, relax_output.PLOT} <= {*RESULTS["relax"]}
+    assert {*screening_report.FILES} == {*RESULTS["screen"]}
+    assert {*md_folder.RESULTS, md_folder.THERMO, md_folder.TRAJECTORY} <= {*RESULTS["md"]}
+    assert {path.name for path in md_folder.checkpoints_in(tmp_path)} <= {*RESULTS["md"]}
+
+
 def test_contacts_see_periodic_images() -> None:
     atoms = Atoms("HCu", [[0, 0, 0.1], [0, 0, 4.9]], cell=[5, 5, 5], pbc=True)
     contact = closest_contact(atoms)
@@ -184,3 +208,31 @@ def test_databases_that_are_not_of_ase_are_refused_and_not_changed(tmp_path: Pat
         read_structure(path)
     molecule("H2O").write(tmp_path / "own.db")
     assert read_structure(tmp_path / "own.db").get_chemical_formula() == "H2O"
+
+
+def test_a_left_handed_cell_is_written_as_the_same_crystal(tmp_path: Path) -> None:
+    """VASP refuses it, and CIF would make the mirror image of it: neighbours stay where they are."""
+    atoms = Atoms("CuAuAg", [[0, 0, 0], [1, 1.5, 0.3], [0.4, 2.2, 1.8]], cell=[4, 5, 6], pbc=True)
+    atoms.set_cell(atoms.cell[[1, 0, 2]])
+    assert atoms.cell.handedness == -1
+    write_final_structure(tmp_path, atoms)
+    assert np.allclose(read(tmp_path / "final.xyz").cell, atoms.cell)
+    for name in ("final.vasp", "final.cif"):
+        found = read(tmp_path / name)
+        assert found.cell.handedness == 1
+        places = [found.get_chemical_symbols().index(symbol) for symbol in ("Cu", "Au", "Ag")]
+        assert volume(found, places) == pytest.approx(volume(atoms, [0, 1, 2]), abs=1e-6)
+
+
+def volume(atoms: Atoms, places: list[int]) -> float:
+    """Signed, of two bonds and the longest lattice vector on their side: a mirror image has its negative."""
+    first, second = atoms.get_distances(places[0], places[1:], mic=True, vector=True)
+    third = atoms.cell.array[np.argmax(np.linalg.norm(atoms.cell.array, axis=1))]
+    return float(np.dot(np.cross(first, second), third * np.sign(third @ (first + second))))
+
+
+def test_noise_is_no_cif(tmp_path: Path) -> None:
+    (tmp_path / "noise.cif").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(StructureError, match=r"cannot be read as a structure \(.*\)\. Give a file") as caught:
+        read_structure(tmp_path / "noise.cif")
+    assert "AssertionError" not in str(caught.value)

@@ -12,13 +12,18 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, FileIOCalculator
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from mlip.calculators import committee
 from mlip.core.errors import ConfigError, DataError
 from mlip.core.units import BOHR, HARTREE
-from mlip.data.labelling.base import NotLabelled
+from mlip.data.labelling.base import NotLabelled, SetupFailed
+from mlip.data.labelling.label_rows import digest_of, more_text, read_more
+from mlip.data.labelling.run import checked
 from mlip.data.labelling.structures import Structure, Takes, structure
-from mlip.simulate.labelling.calculators import AseLabeller
+from mlip.simulate.labelling.calculators import AseLabeller, ModelLabeller
+from tests.simulate.pair_model import PairModel
 
 HERE = f"{__name__}"
 
@@ -61,6 +66,18 @@ class Stated(Calculator):
         super().calculate(*arguments)
         energy = self.energy + 10 * self.total + 100 * self.multiplicity
         self.results = {"energy": energy, "free_energy": energy + 0.5, "forces": np.zeros((len(self.atoms), 3))}
+
+
+class Magnetic(Calculator):
+    """An energy that depends on what a program begins with, and on the tags of the atoms."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def calculate(self, *arguments) -> None:
+        super().calculate(*arguments)
+        atoms = self.atoms
+        energy = atoms.get_initial_magnetic_moments() @ [1.0, 10.0] + atoms.get_initial_charges() @ [100.0, 0.0]
+        self.results = {"energy": energy + 1000 * atoms.get_tags()[1], "forces": np.zeros((len(atoms), 3))}
 
 
 def test_numbers_are_those_of_emt() -> None:
@@ -113,9 +130,63 @@ def test_charge_and_multiplicity_come_from_the_structure() -> None:
     assert free.level_of_theory["energy"] == "free energy"
 
 
+def test_initial_moments_charges_and_tags_reach_the_calculator() -> None:
+    """Two magnetic states of one geometry are two structures; what says nothing is as if it were not there."""
+    iron = bulk("Fe", cubic=True)
+    del iron.arrays["initial_magmoms"]
+    plain = taken(iron)
+    found, labeller = [plain], AseLabeller(f"{HERE}.Magnetic")
+    for moments, charges, tags, energy in (
+        ([2.2, 2.2], [0, 0], [0, 0], 24.2),
+        ([2.2, -2.2], [0, 0], [0, 0], -19.8),
+        ([0, 0], [0.5, -0.5], [0, 0], 50),
+        ([0, 0], [0, 0], [0, 1], 1000),
+    ):
+        iron.set_initial_magnetic_moments(moments)
+        iron.set_initial_charges(charges)
+        iron.set_tags(tags)
+        iron.set_constraint(FixAtoms([0]))
+        found.append(taken(iron))
+        labels = labeller.compute(pickle.loads(pickle.dumps(found[-1])))
+        assert labels.energy * HARTREE == pytest.approx(energy, rel=1e-12)
+        kept = Atoms("Fe2")
+        read_more(more_text(found[-1], labels), kept)
+        assert kept.get_initial_magnetic_moments().tolist() == moments
+        assert kept.get_initial_charges().tolist() == charges
+    assert len({digest_of(one) for one in found}) == 5
+    for array in ("initial_magmoms", "initial_charges", "tags"):
+        iron.arrays[array][:] = 0
+    assert digest_of(taken(iron)) == digest_of(plain)
+    iron.set_initial_magnetic_moments([np.nan, 0])
+    assert taken(iron).refused == "Its initial_magmoms must be finite numbers."
+
+
+@pytest.mark.parametrize("reads", [(), ("charge",), ("charge", "spin")])
+def test_a_model_that_does_not_read_a_charge_labels_none(reads, tmp_path: Path, monkeypatch) -> None:
+    model = PairModel()
+    model.inputs = {name: [0, 1, 2] for name in reads}
+    monkeypatch.setattr(committee, "load_model", lambda path, device, dtype: model)
+    (tmp_path / "m").touch()
+    labeller, methane = ModelLabeller(str(tmp_path / "m")), Atoms("CH4", np.eye(5, 3) * 2)
+    for name, value, usual in (("charge", 1, 0), ("spin", 2, 1)):
+        labeller.check_structure(taken(methane, **{name: usual}))
+        charged = taken(methane, **{name: value})
+        if name in reads:
+            labeller.check_structure(charged)
+            continue
+        with pytest.raises(DataError, match=f"says {name} {value}, which the model 'm' does not read"):
+            labeller.check_structure(charged)
+        (refused,) = checked([charged], labeller)
+        assert "does not read" in refused.refused
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"converged": False}, "has not converged"), ({"energy": float("nan")}, "not finite")],
+    [
+        ({"converged": False}, "has not converged"),
+        ({"converged": np.bool_(False)}, "has not converged"),
+        ({"energy": float("nan")}, "not finite"),
+    ],
 )
 def test_what_gives_no_label(options, message) -> None:
     with pytest.raises(NotLabelled, match=message):
@@ -130,7 +201,7 @@ def test_programs_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert fine.compute(taken(Atoms("H"))).energy == pytest.approx(-1 / HARTREE)
     assert not list(tmp_path.iterdir())
     for say, message in (
-        ("SCF run NOT converged", r"'out\.txt' of the program says 'scf run not converged'\. Its files are in"),
+        ("SCF run NOT converged", r"'out\.txt' of the program says 'SCF run NOT converged'\. Its files are in"),
         ("crash", r"CalculationFailed: .*Its files are in '.*failed/a\.xyz_3'"),
     ):
         with pytest.raises(NotLabelled, match=message):
@@ -151,3 +222,15 @@ def test_refusals(name, arguments, message) -> None:
         AseLabeller(name, arguments)
     with pytest.raises(ConfigError, match="has no free energy"):
         AseLabeller(f"{HERE}.Program", free_energy=True)
+
+
+def test_a_command_that_is_missing_concerns_all_structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ASE_VASP_COMMAND", "VASP_COMMAND", "VASP_SCRIPT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SetupFailed, match=r"'vasp' cannot run: Please set .*VASP_COMMAND"):
+        AseLabeller("vasp").compute(taken(bulk("Cu")))
+    # No fault of the program.
+    with pytest.raises(NotLabelled, match="lattice vectors are zero"):
+        AseLabeller("vasp").compute(taken(Atoms("H")))
+    with pytest.raises(SetupFailed, match="error code 127"):
+        AseLabeller("gaussian", {"command": "exit 127"}).compute(taken(Atoms("H")))

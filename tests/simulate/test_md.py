@@ -142,7 +142,7 @@ def test_log_lines_after_the_last_frame_are_dropped_on_a_restart(tmp_path: Path)
         if progress.step == 27:
             raise KeyboardInterrupt
 
-    with pytest.raises(SimulationError, match=r"by the user at step 27. 3 frames are kept .* restart"):
+    with pytest.raises(SimulationError, match=r"by the user at step 27. 3 frames are kept .* --restart"):
         run_md(crystal(), calculator(), NVE(), 50, files=files(tmp_path), callback=interrupt, **options)
     assert read_thermo(tmp_path / "thermo.csv")[-1].step == 27
     run_md(crystal(), calculator(), NVE(), 50, files=files(tmp_path, True), **options)

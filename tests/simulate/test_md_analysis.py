@@ -194,7 +194,11 @@ def test_trajectories_that_cannot_be_followed(tmp_path: Path) -> None:
         motion_of(frames(0, 1, 2, 1))
     with pytest.raises(SimulationError, match="not equally far"):
         motion_of(frames(0, 1, 2, 3, 9, 10))
-    with pytest.raises(SimulationError, match="different atoms"):
+    for name, content in (("empty.xyz", b""), ("noise.xyz", bytes(range(256))), ("noise.dat", bytes(range(256)))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SimulationError, match=name):
+            read_motion(tmp_path / name, 1.0)
+    with pytest.raises(SimulationError, match=r"different atoms, .* frame 1 is H, the first is Ar"):
         motion_of([*frames(0), Atoms("H")])
     with pytest.raises(SimulationError, match="does not state the times"):
         motion_of([Atoms("Ar"), Atoms("Ar")])

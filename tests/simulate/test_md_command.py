@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from mlip.calculators import committee as loading
 from mlip.cli.analyse import analyse
-from mlip.cli.md import md
+from mlip.cli.md import choose_selection, md
 from mlip.core.errors import ConfigError, MlipError, SimulationError
+from mlip.simulate.selection import SelectOptions
 from mlip.simulate.thermo import read_thermo
 from tests.simulate.pair_model import PairModel
 
@@ -55,7 +56,7 @@ def test_replicas_with_a_ramp(run, tmp_path: Path) -> None:
     for folder in folders:
         assert (folder / "md.png").is_file()
         assert [row.step for row in read_thermo(folder / "thermo.csv")] == [0, 2, 4, 6, 8, 10]
-    with pytest.raises(SimulationError, match=r"replica_0/trajectory.traj' is there already"):
+    with pytest.raises(SimulationError, match=r"'out/.*' is there already"):
         run(*words, "--steps", 10)
     with pytest.raises(SimulationError, match="already at step 10"):
         run(*words, "--steps", 10, "--restart")
@@ -133,3 +134,10 @@ def test_refusals(run, words: tuple, match: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, MlipError), match=match):
         run(*words)
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_selection_without_one_are_refused() -> None:
+    with pytest.raises(SimulationError, match=r"^--select-(above|spacing), --select-(above|spacing) .* is not there"):
+        choose_selection(None, lowest=5.0, spacing=1.0)
+    assert choose_selection(None, lowest=None) is None
+    assert choose_selection(3, lowest=0.5, highest=None) == SelectOptions(3, lowest=0.5)

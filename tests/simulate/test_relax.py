@@ -153,3 +153,16 @@ class TestRefusals:
         with pytest.raises(SimulationError, match=r"step 3: stopped by the user; 4 frames"):
             relax(distorted_crystal(), calculator(), trajectory=tmp_path / "t.traj", callback=interrupt)
         assert len(read(tmp_path / "t.traj", ":")) == 4
+
+
+@pytest.mark.parametrize("relax_cell", [False, True])
+def test_a_cell_that_is_no_number_is_said_without_a_warning(relax_cell: bool) -> None:
+    atoms = bulk("Cu")
+    atoms.cell[0, 0] = np.nan
+    with pytest.raises(StructureError, match="not finite numbers"):
+        relax(atoms, MLIPCalculator(PairModel()), relax_cell=relax_cell)
+
+
+def test_numbers_are_named_in_words() -> None:
+    with pytest.raises(SimulationError, match="number of steps must be a positive"):
+        relax(bulk("Cu"), MLIPCalculator(PairModel()), max_steps=0)

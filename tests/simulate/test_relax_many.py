@@ -75,6 +75,16 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
     assert table[2].startswith("1,s1,failed,CH4,5,,")
 
 
+def test_info_may_be_anything() -> None:
+    structures = crystals(4)
+    structures[1].info["atoms"] = 4
+    structures[2].info |= {3: "three", "info": [1], "more": object()}
+    found = sorted(relax_many(structures, MLIPCalculator(PairModel())), key=lambda one: one.number)
+    assert [one.error for one in found] == [""] * 4
+    assert found[1].result.atoms.info["atoms"] == 4
+    assert found[2].result.atoms.info[3] == "three"
+
+
 def test_options_are_checked_at_once() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'BFGSLineSearch'"):
         RelaxOptions(optimizer="bfgslinesearc")
@@ -122,6 +132,29 @@ class TestRecords:
                 np.testing.assert_array_equal(found.atoms.cell.array, wanted.atoms.cell.array)
                 np.testing.assert_array_equal(found.atoms.get_forces(), wanted.atoms.get_forces())
                 assert found.atoms.get_potential_energy() == wanted.atoms.get_potential_energy()
+
+    def test_all_that_a_structure_has_comes_back(self, tmp_path: Path) -> None:
+        record = self.record(1)
+        atoms = record.atoms
+        atoms.set_tags([0, 1, 2, 3])
+        atoms.set_masses([63.5, 1, 2, 3])
+        atoms.set_initial_magnetic_moments([[0, 0, 1.5]] * 4)
+        atoms.arrays |= {"site": np.array(list("abcd")), "used": np.array([True, False] * 2)}
+        plain = {"material_id": "mp-1", "n": 3, "x": 0.1, "list": [1, {"a": None}], "yes": True, "nothing": None}
+        atoms.info = {**plain, "vector": np.array([0.1, 0.2]), "number": np.float64(0.3), 7: "seven", "odd": object()}
+        with Records(tmp_path, self.PRINTS) as records:
+            records.add(record)
+            same = records.done[1].atoms
+        with Records(tmp_path, self.PRINTS, restart=True) as records:
+            found = records.done[1].atoms
+        for one in (same, found):
+            assert list(one.arrays) == list(atoms.arrays)
+            for name, values in atoms.arrays.items():
+                np.testing.assert_array_equal(one.arrays[name], values)
+                assert one.arrays[name].dtype == values.dtype
+            np.testing.assert_array_equal(one.info.pop("vector"), [0.1, 0.2])
+            assert one.info == {**plain, "number": 0.3, "7": "seven"}
+            assert one.calc.results.keys() == {"energy", "free_energy", "forces"}
 
     def test_cut_at_every_byte(self, tmp_path: Path) -> None:
         path = self.begun(tmp_path, 2)
@@ -209,6 +242,17 @@ def test_fingerprint_tells_inputs_and_options_apart() -> None:
             setattr(atoms, name, value)
         return fingerprint([inputs[0], InputStructure("s1", atoms)], options, "m")["structures"]
 
+    inputs[1].atoms.set_tags(0)
+    inputs[1].atoms.set_masses([63.0] * 4)
+    inputs[1].atoms.set_initial_magnetic_moments([1.0] * 4)
+    inputs[1].atoms.set_initial_charges([0.5] * 4)
+    arrays = inputs[1].atoms.arrays
+    assert arrays.keys() >= {"tags", "masses", "initial_magmoms", "initial_charges"}
+    full = fingerprint(inputs, options, "m")["structures"]
+    assert full != known["structures"]
+    ours = [changed(arrays={**arrays, name: arrays[name] + 1}) for name in arrays if name != "numbers"]
+    assert len({full, *ours}) == 6
+    inputs = [InputStructure(f"s{k}", atoms) for k, atoms in enumerate(crystals(2))]
     others = [
         changed(positions=inputs[1].atoms.positions + 1e-12),
         changed(pbc=(True, True, False)),

@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
-from ase.constraints import FixAtoms, FixSymmetry
+from ase.constraints import FixAtoms, FixBondLength, FixCartesian, FixConstraint, FixScaled, FixSymmetry
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from ase.spacegroup import crystal
@@ -114,6 +114,27 @@ def test_other_constraints_stay() -> None:
     assert [type(constraint) for constraint in atoms.constraints] == [FixAtoms, KeptSymmetry]
 
 
+def stacked() -> Atoms:
+    """Layers with a mirror plane through the middle one, too far apart, and the outer ones too near to it."""
+    atoms = Atoms("Cu5", cell=[2.5, 2.5, 22], pbc=True)
+    atoms.positions[:, 2] = np.array([-4.8, -2.3, 0, 2.3, 4.8]) + 11
+    atoms.positions[[1, 3], :2] = 1.25
+    return atoms
+
+
+@pytest.mark.parametrize("relax_cell", [False, True])
+@pytest.mark.parametrize("fixed", [FixAtoms([2]), FixAtoms([0, 4]), FixScaled([0, 4]), FixCartesian([1, 3])])
+def test_fixed_atoms_stay_where_they_are(fixed: FixConstraint, relax_cell: bool) -> None:
+    """In a cell that is relaxed: their fractional coordinates."""
+    atoms = stacked()
+    atoms.set_constraint(fixed)
+    found = relax(atoms, MLIPCalculator(PairModel()), keep_symmetry=True, relax_cell=relax_cell, max_steps=8)
+    moved = np.abs(found.atoms.get_scaled_positions(wrap=False) - atoms.get_scaled_positions(wrap=False)).max(axis=1)
+    assert moved[fixed.index].max() < 1e-12
+    assert moved.max() > 1e-3
+    assert found.atoms.constraints[0].todict() == fixed.todict()
+
+
 def test_trajectory_of_a_kept_symmetry_can_be_read(tmp_path) -> None:
     from ase.io import read
 
@@ -130,6 +151,18 @@ class TestRefusals:
     def test_molecules(self) -> None:
         with pytest.raises(SimulationError, match="Keeping the symmetry needs a crystal"):
             relax(molecule("CO"), EMT(), keep_symmetry=True)
+
+    def test_constraints_without_the_symmetry(self) -> None:
+        """An atom that its mirror image would have moved, though it is fixed."""
+        atoms = stacked()
+        for fixed, match in (
+            (FixAtoms([0]), "leave an equivalent one free"),
+            ([FixAtoms([0]), FixCartesian(4, (True, True, False))], "leave an equivalent one free"),
+            (FixBondLength(0, 1), "not with FixBondLengths"),
+        ):
+            atoms.set_constraint(fixed)
+            with pytest.raises(SimulationError, match=match):
+                relax(atoms, MLIPCalculator(PairModel()), keep_symmetry=True)
 
     def test_without_spglib(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(relax_symmetry, "find_spec", lambda name: None)

@@ -10,10 +10,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
-from ase.io import read
+from ase.io import read, write
+from typer.testing import CliRunner
 
 from mlip.calculators.ase import MLIPCalculator
-from mlip.core.errors import SimulationError
+from mlip.cli.main import app
+from mlip.core.errors import SimulationError, StructureError
 from mlip.simulate.ensembles import LangevinNVT
 from mlip.simulate.guards import Limits
 from mlip.simulate.md import MDFiles, run_md
@@ -232,3 +234,32 @@ def test_refusals(tmp_path: Path) -> None:
     ):
         with pytest.raises(SimulationError, match=message):
             SelectOptions(**options)
+
+
+def test_a_frame_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames = [molecule("H2O"), molecule("CH4")]
+    for frame in frames:
+        frame.info = {"uncertainty": 1.0, "uncertain_atom": 0}
+    write("good.extxyz", frames)
+    Path("empty.xyz").touch()
+
+    def call(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["select", *words])
+        return result.exit_code, result.output + result.stderr
+
+    status, output = call("empty.xyz", "good.extxyz")
+    assert status == 1
+    assert "'empty.xyz' is empty" in output
+    assert len(read("selected.extxyz", ":")) == 2
+    write("bare.xyz", [molecule("H2O")] * 2)
+    assert "'bare.xyz#0' has no spreads" in call("bare.xyz", "-o", "a.xyz")[1]
+    # Of an element that the models do not know.
+    calculator = MLIPCalculator([PairModel(), PairModel()])
+    said: list[str] = []
+    known, unknown = bulk("Cu", cubic=True), bulk("Au", cubic=True)
+    assert len(select_frames([unknown, known], SelectOptions(5), calculator, ["a", "b"], said.append)) == 1
+    assert len(said) == 1
+    assert said[0].startswith("'a': ")
+    with pytest.raises(StructureError, match=r"^Frame 0: "):
+        select_frames([unknown], SelectOptions(5), calculator)

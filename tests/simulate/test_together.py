@@ -159,12 +159,35 @@ class TestErrorsStayWithTheirTask:
         assert outcomes[0].error is None
         assert "energy of nan" in str(outcomes[1].error)
 
-    def test_defects_are_not_hidden(self, calculator: MLIPCalculator) -> None:
+    def test_what_nobody_expected(self, calculator: MLIPCalculator) -> None:
         def defect(companion: MLIPCalculator) -> None:
             raise TypeError("a defect")
 
-        with pytest.raises(TypeError, match="a defect"):
-            list(run_together([energies(chain(2), 2), defect], calculator))
+        outcomes = {one.number: one for one in run_together([energies(chain(2), 2), defect], calculator)}
+        assert len(outcomes[0].value) == 2
+        assert str(outcomes[1].error) == "This structure led to an unexpected TypeError: a defect."
+        assert isinstance(outcomes[1].error.__cause__, TypeError)
+
+    def test_what_nobody_expected_of_the_model(self) -> None:
+        class Odd(PairModel):
+            def forward(self, graph):
+                if (graph.atomic_numbers == 1).any():
+                    raise AttributeError("no such thing")
+                return super().forward(graph)
+
+        tasks = [energies(chain(2), 3), energies(Atoms("H2", [[0, 0, 0], [0, 0, 1]]), 3)]
+        outcomes = {one.number: one for one in run_together(tasks, MLIPCalculator(Odd()))}
+        assert len(outcomes[0].value) == 3
+        assert "unexpected AttributeError: no such thing" in str(outcomes[1].error)
+
+    @pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt])
+    def test_what_concerns_all_stops_all(self, calculator: MLIPCalculator, kind: type[BaseException]) -> None:
+        def stop(companion: MLIPCalculator) -> None:
+            energies(chain(2), 1)(companion)
+            raise kind
+
+        with pytest.raises(kind):
+            list(run_together([energies(chain(2), 2), stop], calculator))
 
 
 def test_nothing_to_do(calculator: MLIPCalculator) -> None:

@@ -127,9 +127,11 @@ def label(
     else:
         fields = ["energy", *(["forces"] if forces else []), *(["hamiltonian"] if target == work else [])]
         labeller = build_labeller(method, settings, fields)
-    found = checked(read(structures, any_distance, labeller.takes, {"charge": charge, "spin": spin}), labeller)
+    skip = on_error is OnError.skip
+    usable, unread = read(structures, any_distance, labeller.takes, {"charge": charge, "spin": spin}, skip)
+    found = checked(usable, labeller)
     refused = sum(bool(one.refused) for one in found)
-    refuse(found, skip=on_error is OnError.skip)
+    refuse(found, skip)
     kind = None if layout is Layout.auto else layout.value
     task = LabelTask(found, labeller, target, work, kind, jobs or num_processors(), retry_failed, licence)
     try:
@@ -139,5 +141,7 @@ def label(
         console.print(f"Stopped. What is computed is in {work}; the same command goes on.", soft_wrap=True)
         raise
     show(outcome, console)
-    if len(outcome.failures) > refused:
+    for problem in unread:
+        console.print("Left out:", problem, soft_wrap=True, markup=False, highlight=False)
+    if unread or len(outcome.failures) > refused:
         raise typer.Exit(1)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlip.cli.data.training_words import training_words
 from mlip.core.errors import ConfigError, MlipError, StructureError, did_you_mean
-from mlip.data.labelling.base import Labeller
+from mlip.data.labelling.base import Labeller, SetupFailed
 from mlip.data.labelling.label_file import UNSTATED, LabelFile
 from mlip.data.labelling.run import Progress, Report, choose_layout, label_structures, record_of
 from mlip.data.labelling.structures import Structure, Takes, structure
 from mlip.data.writers.registry import WRITERS, writer_for
-from mlip.simulate.structures import read_structures
+from mlip.simulate.contacts import OVERLAP, closest_contact
+from mlip.simulate.inputs import read_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,15 +87,24 @@ class LabelTask:
         """
         layout = self.layout or choose_layout(self.structures)
         record = record_of(self.labeller, layout if self.work == self.target else "none", self.licence or UNSTATED)
+        there = self.work.exists()
         with LabelFile(self.work, record, keep_layout=self.layout is None) as file:
             try:
                 report = label_structures(self.structures, self.labeller, file, self.jobs, self.retry, progress)
+            except SetupFailed:
+                if not there and not file.counts()["labelled"]:
+                    self.work.unlink(missing_ok=True)
+                raise
             finally:
                 self._export(file)
             counts, failures = file.counts(), file.failures()
             if not counts["labelled"]:
                 where, reason = failures[0]
-                raise MlipError(f"None of the structures could be computed; {where}: {reason}")
+                again = "" if reason.endswith((".", "'")) else "."
+                raise MlipError(
+                    f"None of the structures could be computed; {where}: {reason}{again} --retry-failed computes them "
+                    "again."
+                )
             fields = self.labeller.fields
             return Outcome(report, self.target, fields, counts, file.num_molecules(), failures)
 
@@ -140,20 +150,41 @@ def files(out: Path | None, structures: Sequence[Path], matrices: bool = True) -
     return target, work
 
 
-def read(paths: Sequence[Path], any_distance: bool, takes: Takes, given: Mapping[str, int | None]) -> list[Structure]:
+def read(
+    paths: Sequence[Path], any_distance: bool, takes: Takes, given: Mapping[str, int | None], skip: bool
+) -> tuple[list[Structure], list[str]]:
     """Read all structures of some files, see `structure`.
 
+    Args:
+        paths: of the files.
+        any_distance, takes, given: see `structure`; where anything is taken, overlapping atoms are refused here.
+        skip: whether what cannot be read is left out.
+
+    Returns:
+        The structures, and what is wrong with each that cannot be read.
+
     Raises:
-        StructureError: a file cannot be read.
+        StructureError: something cannot be read, and is not left out; or nothing can.
     """
     names = Counter(path.name for path in paths)
-    found = []
+    found, unread = [], []
     for path in paths:
         # Frames of different files must not look like those of one.
         name = path.name if names[path.name] == 1 else str(path)
-        frames = enumerate(read_structures(path))
-        found += [structure(atoms, name, frame, any_distance, takes, given) for frame, atoms in frames]
-    return found
+        for frame, one in enumerate(read_inputs([path])):
+            if one.atoms is None:
+                unread.append(one.error)
+                continue
+            made = structure(one.atoms, name, frame, any_distance, takes, given)
+            if takes is Takes.anything and not (any_distance or made.refused):
+                overlap = closest_contact(one.atoms, OVERLAP)
+                if overlap is not None:
+                    made = replace(made, refused=f"It has overlapping atoms: {overlap.describe(one.atoms)}.")
+            found.append(made)
+    if unread and not (skip and found):
+        more = " --on-error skip leaves it out." if found else ""
+        raise StructureError(unread[0] + more)
+    return found, unread
 
 
 def refuse(structures: Sequence[Structure], skip: bool) -> None:

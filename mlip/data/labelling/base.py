@@ -39,6 +39,10 @@ class NotLabelled(MlipError):
     """The calculation of one structure has failed; the message says why."""
 
 
+class SetupFailed(ConfigError):
+    """No structure can be computed: a program is missing, or not set up; the message says what."""
+
+
 class Labeller(ABC):
     """Computes labels of structures.
 

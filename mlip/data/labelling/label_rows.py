@@ -18,22 +18,27 @@ from mlip.data.labelling.structures import Structure
 
 
 def more_text(structure: Structure, labels: Labels) -> str | None:
-    """Return what only some structures have, as JSON: cell, charge, spin, stress, what else came with them."""
+    """Return what only some structures have, as JSON: cell, charge, spin, stress, initial moments and charges of atoms,
+    tags, what else came with them."""
     more: dict[str, Any] = {name: getattr(structure, name) for name in structure.stated}
     if structure.cell is not None:
         more |= {"cell": structure.cell.tolist(), "pbc": list(structure.pbc)}
     if labels.stress is not None:
         more["stress"] = np.asarray(labels.stress).tolist()
+    if structure.arrays:
+        more["arrays"] = {name: values.tolist() for name, values in structure.arrays.items()}
     if structure.info:
         more["info"] = dict(structure.info)
     return json.dumps(more) if more else None
 
 
 def read_more(text: str | None, atoms: Atoms) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return further labels (stress in eV/Å³, charge, spin) and ``info``; the atoms get their cell."""
+    """Return further labels (stress in eV/Å³, charge, spin) and ``info``; the atoms get their cell and arrays."""
     more = json.loads(text) if text else {}
     if "cell" in more:
         atoms.cell, atoms.pbc = more["cell"], more["pbc"]
+    for name, values in more.get("arrays", {}).items():
+        atoms.set_array(name, np.array(values))
     labels = {name: np.array(more[name]) for name in ("charge", "spin") if name in more}
     if "stress" in more:
         labels["stress"] = np.array(more["stress"]) * (HARTREE / BOHR**3)
@@ -70,8 +75,9 @@ def digest_of(structure: Structure) -> bytes:
         atoms = Atoms(structure.numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc)
         geometry = geometry_hash(atoms).to_bytes(8, "big")
         electrons = "" if (structure.charge, structure.spin) == (0, 1) else f"{structure.charge} {structure.spin} "
+        arrays = "".join(f"{name} {structure.arrays[name].tolist()} " for name in sorted(structure.arrays))
         periodic = "".join("FT"[axis] for axis in structure.pbc) if any(structure.pbc) else ""
         # One that is refused, for its charge say, does not stand for the same geometry without it.
-        return geometry + (electrons + periodic + structure.refused).encode()
+        return geometry + (electrons + arrays + periodic + structure.refused).encode()
     except ValueError as error:
         raise DataError(f"{structure.source}: {error}.") from error

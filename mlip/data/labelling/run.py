@@ -11,7 +11,7 @@ import numpy as np
 
 from mlip.core.errors import DataError, MlipError
 from mlip.data.datasets.qh9_record import Record
-from mlip.data.labelling.base import Labeller, Labels
+from mlip.data.labelling.base import Labeller, Labels, SetupFailed
 from mlip.data.labelling.label_file import LabelFile
 from mlip.data.labelling.structures import Structure
 from mlip.data.worker_processes import WorkerLost, apply_all
@@ -87,6 +87,7 @@ def label_structures(
         progress: see `Progress`.
 
     Raises:
+        SetupFailed: the program cannot run; nothing is noted about the structure that it was asked for.
         MlipError: the file cannot be written, or a process was killed. What was computed before is kept.
     """
     plan = file.plan(structures, retry)
@@ -96,6 +97,8 @@ def label_structures(
         work = partial(attempt, labeller)
         tasks = (planned.structure for planned in wanted)
         for done, (number, found) in enumerate(apply_all(work, tasks, min(jobs, len(wanted)), ordered=False), start=1):
+            if isinstance(found, SetupFailed):
+                raise found
             if isinstance(found, Labels):
                 file.store(wanted[number], found)
             else:
@@ -114,10 +117,13 @@ def label_structures(
     return Report(len(wanted) - failed, failed, plan.known, plan.copies)
 
 
-def attempt(labeller: Labeller, structure: Structure) -> Labels | str:
-    """Return the labels of a structure, or why there are none."""
+def attempt(labeller: Labeller, structure: Structure) -> Labels | str | SetupFailed:
+    """Return the labels of a structure, or why there are none; or are none of any."""
     try:
         return labeller.compute(structure)
+    except SetupFailed as error:
+        # Not raised: that would end the process that computes.
+        return error
     except _OF_ONE_STRUCTURE as error:
         kind = "" if isinstance(error, MlipError) else f"{type(error).__name__}: "
         return kind + (" ".join(str(error).split())[:300] or "no reason was given.")

@@ -24,6 +24,9 @@ class Takes(StrEnum):
     anything = "anything"
 
 
+CARRIED = ("initial_magmoms", "initial_charges", "tags")
+"""Arrays of ASE that a calculator may begin with, or tell atoms apart by."""
+
 _LABEL_KEYS = {key for keys in CANDIDATES.values() for key in keys}
 
 
@@ -44,6 +47,8 @@ class Structure:
         spin: multiplicity 2S + 1.
         stated: which of charge and spin the file or the user has named.
         info: plain numbers and texts of the file that are no labels, to be kept.
+        arrays: those of `CARRIED` that are not zero everywhere, (atoms,) or (atoms, 3); none of a method that is for
+            molecules.
     """
 
     numbers: np.ndarray
@@ -58,6 +63,7 @@ class Structure:
     spin: int = 1
     stated: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -66,9 +72,11 @@ class Structure:
 
     @property
     def atoms(self) -> Atoms:
-        """The structure for ASE, with charge and spin in ``info`` if they are stated."""
+        """The structure for ASE, with charge and spin in ``info`` if they are stated, and its arrays."""
         atoms = Atoms(self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
         atoms.info = {name: getattr(self, name) for name in self.stated}
+        for name, values in self.arrays.items():
+            atoms.set_array(name, values)
         return atoms
 
 
@@ -111,6 +119,7 @@ def structure(
         **electrons,
         stated=tuple(electrons),
         info={} if takes is Takes.closed_shell else _kept(atoms.info),
+        arrays=_carried(atoms) if takes is Takes.anything else {},
     )
 
 
@@ -119,6 +128,9 @@ def _check(atoms: Atoms, any_distance: bool, takes: Takes) -> None:
         raise StructureError("The positions must be finite numbers.")
     if (atoms.numbers < 1).any():
         raise StructureError("It has an atom without an element (X); only elements can be computed.")
+    for name in CARRIED if takes is Takes.anything else ():
+        if not np.isfinite(atoms.arrays.get(name, 0.0)).all():
+            raise StructureError(f"Its {name} must be finite numbers.")
     if takes is Takes.closed_shell:
         check_molecule(atoms, f"only {takes} can be computed", not any_distance)
     elif takes is Takes.molecules:
@@ -165,6 +177,11 @@ def _check_parity(atoms: Atoms, found: Mapping[str, int]) -> None:
             f"{atoms.get_chemical_formula()} with charge {found.get('charge', 0)} has an odd number of electrons, "
             f"{electrons}: state its charge, or the multiplicity (spin=2), in its info, or with --charge and --spin."
         )
+
+
+def _carried(atoms: Atoms) -> dict[str, np.ndarray]:
+    found = {name: np.array(atoms.arrays[name]) for name in CARRIED if name in atoms.arrays}
+    return {name: values for name, values in found.items() if values.any()}
 
 
 def _kept(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,10 @@ class Head(ConstantsModule, ABC):
         """
         return fields
 
+    def reference_energies(self) -> dict[str, float]:
+        """Return by symbol, in eV, what it counts the energy of an atom from; nothing if it predicts no energies."""
+        return {}
+
 
 def num_scalars(irreps: Irreps, name: str) -> int:
     """Return the number of scalars 0e, which must be the first block.

@@ -89,6 +89,12 @@ class EnergyHead(Head):
         learned = self.fixed_scales[species] * total
         return {"energies": (self.atomic_energies + self.fixed_shifts)[species] + learned.double()}
 
+    def reference_energies(self) -> dict[str, float]:
+        energies = self.atomic_energies + self.fixed_shifts
+        if self.shifts is not None:
+            energies = energies + (self.fixed_scales * self.shifts.detach()).double()
+        return dict(zip(self.elements, energies.tolist()))
+
 
 def _of_elements(name: str, value: float | Mapping[str, float] | None, elements: tuple[str, ...]) -> Tensor:
     """Return (elements,) float64 from a number or from numbers by symbol.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
-from mlip.core.errors import SimulationError
+from mlip.core.errors import SimulationError, StructureError
 from mlip.core.units import FS
+from mlip.simulate.structures import read_frames
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ def read_motion(path: str | os.PathLike[str], interval: float | None = None) -> 
             with Trajectory(str(path)) as reader:
                 frames = list(reader)
         else:
-            frames = ase.io.read(str(path), index=":", do_not_split_by_at_sign=True)
+            frames = read_frames(path)
+    except StructureError as error:
+        raise SimulationError(str(error)) from error
     except (OSError, ValueError, LookupError, EOFError, RuntimeError) as error:
         raise SimulationError(f"'{path}' cannot be read as a trajectory ({error}).") from error
     return motion_of(frames, interval, str(path))
@@ -117,8 +119,12 @@ def motion_of(frames: list[Atoms], interval: float | None = None, name: str = "t
     if len(frames) < 2:
         raise SimulationError(f"'{name}' has {len(frames)} frame(s); an analysis needs two or more.")
     first = frames[0]
-    if any(not np.array_equal(frame.numbers, first.numbers) for frame in frames):
-        raise SimulationError(f"'{name}' has frames of different atoms, so nothing can be followed through it.")
+    for number, frame in enumerate(frames):
+        if not np.array_equal(frame.numbers, first.numbers):
+            raise SimulationError(
+                f"'{name}' has frames of different atoms, so nothing can be followed through it: frame {number} is "
+                f"{frame.get_chemical_formula()}, the first is {first.get_chemical_formula()}."
+            )
     time = np.array([float(frame.info.get("time_fs", np.nan)) for frame in frames])
     if interval is not None:
         time = interval * np.arange(len(frames))

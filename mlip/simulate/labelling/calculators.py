@@ -16,6 +16,7 @@ import ase
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import (
+    BadConfiguration,
     CalculatorError,
     FileIOCalculator,
     PropertyNotImplementedError,
@@ -27,19 +28,15 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from mlip.core.errors import ConfigError, DataError, MlipError, did_you_mean
 from mlip.core.units import BOHR, HARTREE
-from mlip.data.labelling.base import Labeller, Labels, NotLabelled
+from mlip.data.labelling.base import Labeller, Labels, NotLabelled, SetupFailed
 from mlip.data.labelling.structures import Structure, Takes
+from mlip.simulate.labelling.convergence import unconverged
+from mlip.simulate.labelling.set_up import is_of_set_up
 
 _FAILURES = (
     ArithmeticError, AssertionError, AttributeError, CalculatorError, EOFError, LookupError, MemoryError,
     MlipError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError, subprocess.SubprocessError,
 )  # fmt: skip
-
-_UNCONVERGED = (
-    b"convergence not achieved", b"scf run not converged", b"scf not converged", b"not fully converged",
-    b"is not converged", b"failed to converge", b"did not converge", b"convergence failure",
-)  # fmt: skip
-"""What programs print, in small letters, whose energies ASE reads all the same."""
 
 _LARGEST_OUTPUT = 64 << 20
 """Bytes; larger files in the folder of a program are densities and wave functions."""
@@ -130,7 +127,7 @@ class AseLabeller(CalculatorLabeller):
         kind = calculator_class(name)
         try:
             made = kind(**self._filled(0, 1))
-        except (CalculatorError, TypeError, ValueError, LookupError, OSError, RuntimeError, AssertionError) as error:
+        except (*_FAILURES, BadConfiguration) as error:
             detail = " ".join(str(error).split())[:300] or type(error).__name__
             raise ConfigError(f"The calculator '{name}' cannot be made with these arguments: {detail}.") from error
         if free_energy and "free_energy" not in getattr(made, "implemented_properties", ()):
@@ -182,21 +179,24 @@ class AseLabeller(CalculatorLabeller):
                 labels = self._ask(calculator, structure.atoms)
                 self._refuse_unconverged(calculator, work)
                 return labels
-            except _FAILURES as error:
+            except (*_FAILURES, BadConfiguration) as error:
+                if is_of_set_up(error):
+                    detail = " ".join(str(error).split())[:300].rstrip(".")
+                    raise SetupFailed(f"The calculator '{self._name}' cannot run: {detail}.") from error
                 kept = self._keep(work, structure.source)
                 kind = "" if isinstance(error, MlipError) else f"{type(error).__name__}: "
                 detail = kind + (" ".join(str(error).split())[:300] or "no reason was given.")
                 raise NotLabelled(detail + (f" Its files are in '{kept}'." if kept else "")) from error
 
     def _refuse_unconverged(self, calculator: Any, work: Path) -> None:
-        if getattr(calculator, "converged", None) is False:
+        stated = getattr(calculator, "converged", None)
+        if stated is not None and not callable(stated) and not bool(stated):
             raise NotLabelled("The calculator says that it has not converged.")
         for path in sorted(work.rglob("*")):
             if path.is_file() and path.stat().st_size <= _LARGEST_OUTPUT:
-                text = path.read_bytes().lower()
-                said = next((phrase for phrase in _UNCONVERGED if phrase in text), None)
+                said = unconverged(path.read_bytes())
                 if said is not None:
-                    raise NotLabelled(f"'{path.name}' of the program says '{said.decode()}'.")
+                    raise NotLabelled(f"'{path.name}' of the program says '{said}'.")
 
     def _keep(self, work: Path, source: str) -> Path | None:
         """Copy the files of a calculation that failed, and return where to."""
@@ -231,10 +231,24 @@ class ModelLabeller(CalculatorLabeller):
 
         super().__init__()
         path = existing_model(Path(model))
-        self._model = str(path)
+        self._model, self._name = str(path), Path(model).name
         self.program = f"mlip {__version__}"
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        self.level_of_theory = {"method": f"model {Path(model).name}", "model_sha256": digest}
+        self.level_of_theory = {"method": f"model {self._name}", "model_sha256": digest}
+
+    def check_structure(self, structure: Structure) -> None:
+        """Refuse a charge or an open shell that the model does not read: its energy would be that without it.
+
+        Raises:
+            DataError: which.
+        """
+        for name, usual in (("charge", 0), ("spin", 1)):
+            value = getattr(structure, name)
+            if value != usual and name not in self.make(structure).model.inputs:
+                raise DataError(
+                    f"The structure says {name} {value}, which the model '{self._name}' does not read: label it with "
+                    "another model or a program, or take it out of the structure."
+                )
 
     def make(self, structure: Structure) -> Any:
         """Return the calculator, loaded once."""

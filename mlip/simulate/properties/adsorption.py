@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,14 @@ def adsorption_energies(
     positions: Sequence[Sequence[float]],
     *,
     height: float = 2.0,
+    spin: int | None = None,
     fmax: float = 0.03,
     max_steps: int = 500,
 ) -> AdsorptionResult:
     """Put a molecule over points of a slab, relax all, and compare with slab and molecule alone.
+
+    Slab and molecule state their charges and multiplicities in ``info``, for a model that reads them; the charge of
+    both together is the sum.
 
     Args:
         slab: periodic in a and b, with vacuum along c; its constraints are kept.
@@ -62,11 +66,13 @@ def adsorption_energies(
         calculator: of energies and forces.
         positions: fractional coordinates (along a and b) of the points.
         height: Å of the lowest atom of the molecule over the highest one of the slab.
+        spin: multiplicity 2S + 1 of both together; None: that of the one whose shells are not closed.
         fmax: eV/Å, limit of the relaxations.
         max_steps: of each relaxation.
 
     Raises:
-        SimulationError: a slab without vacuum, no positions, or parameters that make no sense.
+        SimulationError: a slab without vacuum, no positions, parameters that make no sense, two open shells and no
+            ``spin``, or a charge or multiplicity that was given to the calculator, for all.
         StructureError: the calculator refuses a structure, or atoms lie on each other.
     """
     require_positive(height=height, fmax=fmax, max_steps=max_steps)
@@ -82,10 +88,11 @@ def adsorption_energies(
             f"The slab has {gap(slab):.1f} Å of vacuum along its third axis; this molecule needs "
             f"{tall + MIN_VACUUM:.1f} Å: center it with more vacuum."
         )
+    together = _electrons(slab, molecule, spin, calculator)
     alone = molecule.copy()
     alone.set_cell(np.zeros((3, 3)))
     alone.pbc = False
-    starts = [_placed(slab, molecule, place, normal, height) for place in positions]
+    starts = [_placed(slab, molecule, place, normal, height, together) for place in positions]
     bare, free, *relaxed = relax_all([slab, alone, *starts], calculator, fmax, max_steps)
     warnings = list(count_unconverged([bare, free, *relaxed], "structures"))
     warnings += sorted({text for result in relaxed for text in result.warnings if "fell apart" in text})
@@ -96,14 +103,60 @@ def adsorption_energies(
     )  # fmt: skip
 
 
-def _placed(slab: Atoms, molecule: Atoms, place: Sequence[float], normal: np.ndarray, height: float) -> Atoms:
+def _electrons(slab: Atoms, molecule: Atoms, spin: int | None, calculator: Calculator) -> dict[str, int]:
+    """Return charge and multiplicity of both together, as far as one of them states them."""
+    for name, usual in (("charge", 0), ("spin", 1)):
+        value = getattr(calculator, "given", {}).get(name, usual)
+        if value != usual:
+            raise SimulationError(
+                f"Slab and molecule cannot both have the {name} {value} that was given for all structures: state it in "
+                f"atoms.info['{name}'] of each."
+            )
+    found: dict[str, int] = {}
+    if "charge" in slab.info or "charge" in molecule.info:
+        found["charge"] = sum(_whole(atoms, "charge", 0) for atoms in (slab, molecule))
+    if spin is not None:
+        require_positive(spin=spin)
+        found["spin"] = spin
+    elif "spin" in slab.info or "spin" in molecule.info:
+        multiplicities = [_whole(atoms, "spin", 1) for atoms in (slab, molecule)]
+        if min(multiplicities) > 1:
+            raise SimulationError(
+                f"Slab (spin {multiplicities[0]}) and molecule (spin {multiplicities[1]}) have open shells, which can "
+                "couple in several ways: give the multiplicity of both together (spin, or the third number of --spin)."
+            )
+        found["spin"] = max(multiplicities)
+    return found
+
+
+def _whole(atoms: Atoms, name: str, missing: int) -> int:
+    value = atoms.info.get(name, missing)
+    try:
+        if int(value) == float(value):
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SimulationError(f"{atoms.get_chemical_formula()} says {name} {value!r}, which must be a whole number.")
+
+
+def _placed(
+    slab: Atoms,
+    molecule: Atoms,
+    place: Sequence[float],
+    normal: np.ndarray,
+    height: float,
+    together: Mapping[str, int],
+) -> Atoms:
     heights = slab.positions @ normal
     lowest = molecule.positions[int(np.argmin(molecule.positions @ normal))]
     point = np.array(place) @ slab.cell.array[:2]
     point = point - (point @ normal) * normal + (heights.max() + height) * normal
     guest = molecule.copy()
     guest.positions += point - lowest
-    both = slab + Atoms(guest.numbers, guest.positions, tags=[0] * len(guest))
+    guest.set_constraint()
+    guest.set_tags(0)
+    both = slab + guest
+    both.info.update(together)
     contact = closest_contact(both)
     if contact is not None:
         raise SimulationError(f"Over {list(place)} {contact.describe(both)}: give a larger height.")

@@ -8,6 +8,7 @@ from ase.calculators.calculator import Calculator
 
 from mlip.core.errors import SimulationError
 from mlip.core.units import GPA
+from mlip.simulate.contacts import require_apart
 from mlip.simulate.relax import RelaxationResult, relax
 
 SMALL_STRESS = 0.05 * GPA
@@ -26,6 +27,7 @@ def as_crystal(atoms: Atoms, what: str) -> Atoms:
 
     Raises:
         SimulationError: not periodic along all axes, no volume, or numbers that are not finite.
+        StructureError: atoms overlap.
     """
     if not atoms.pbc.all():
         kind = "a molecule (no axis is periodic)" if not atoms.pbc.any() else f"of pbc {atoms.pbc.tolist()}"
@@ -37,6 +39,7 @@ def as_crystal(atoms: Atoms, what: str) -> Atoms:
             f"{what} needs a cell of at least {MIN_VOLUME:g} Å³ per atom; this one of {len(atoms)} atoms has "
             f"{abs(np.linalg.det(atoms.cell.array)):.3g} Å³."
         )
+    require_apart(atoms, "In the structure")
     copy = atoms.copy()
     copy.calc = None
     copy.set_constraint()
@@ -44,6 +47,30 @@ def as_crystal(atoms: Atoms, what: str) -> Atoms:
         # The same lattice: with −a also a is a lattice vector. The positions stay where they are.
         copy.set_cell(-copy.cell.array, scale_atoms=False)
     return copy
+
+
+def require_neutral(atoms: Atoms, calculator: Calculator, what: str) -> None:
+    """Refuse a cell with a charge or an open shell, which a repeated one would have several times.
+
+    Models know total charges and multiplicities of cells, mostly of one cell only; what those of a supercell are, and
+    what the homogeneous background of a charged one costs, is not for a potential to say.
+
+    Args:
+        atoms: states them in ``info``, or does not.
+        calculator: may have been given them, as `MLIPCalculator`.
+        what: is to be computed, for the message, such as ``"A vacancy"``.
+
+    Raises:
+        SimulationError: a charge other than 0, or a multiplicity other than 1.
+    """
+    given = getattr(calculator, "given", {})
+    for name, usual, meaning in (("charge", 0, "neutral"), ("spin", 1, "closed-shell (spin 1)")):
+        value = atoms.info.get(name, given.get(name))
+        if value is not None and bool(np.any(value != usual)):
+            raise SimulationError(
+                f"{what} is computed in cells of another size, which is defined for {meaning} crystals only; this one "
+                f"has {name} {value}."
+            )
 
 
 def without_constraints(atoms: Atoms) -> tuple[str, ...]:
@@ -93,6 +120,6 @@ def reference_state(
         raise SimulationError(
             f"{what} needs a relaxed crystal; in this one stress reaches {stress / GPA:.3g} GPa and forces "
             f"{force:.3g} eV/Å (limits {SMALL_STRESS / GPA:g} GPa, {max(0.01, 10 * fmax):g} eV/Å). Relax it with "
-            "--relax (relax_first=True)."
+            "--relax."
         )
     return atoms

@@ -17,7 +17,7 @@ from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, evaluate_all, relax_all
 from mlip.simulate.properties.crystals import as_crystal, reference_state, without_constraints
 from mlip.simulate.properties.elastic_moduli import Moduli, moduli
-from mlip.simulate.properties.symmetry import Symmetry, find_symmetry, invariant_tensor, standard_frame
+from mlip.simulate.properties.symmetry import Symmetry, find_symmetry, invariant_tensor, require_spglib, standard_frame
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Components in the order xx yy zz yz xz xy."""
@@ -119,6 +119,7 @@ def elastic_constants(
     require_positive(strain=strain, fmax=fmax, max_steps=max_steps, symprec=symprec)
     if strain > 0.05:
         raise SimulationError(f"The strain must be small, at most 0.05, got {strain}.")
+    require_spglib("An elastic tensor")
     crystal = as_crystal(atoms, "An elastic tensor")
     warnings = list(without_constraints(atoms))
     crystal = reference_state(crystal, calculator, relax_first, fmax, max_steps, "An elastic tensor")

@@ -16,7 +16,7 @@ from ase.optimize import FIRE
 from ase.utils.forcecurve import fit_raw
 
 from mlip.core.errors import SimulationError, StructureError
-from mlip.simulate.contacts import closest_contact
+from mlip.simulate.contacts import closest_contact, require_apart
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, evaluate_all, relax_all
 from mlip.simulate.properties.vibrations import Vibrations, vibrations
@@ -213,6 +213,9 @@ def _checked(initial: Atoms, final: Atoms) -> tuple[Atoms, Atoms]:
         raise SimulationError("Both end points must be periodic along the same axes.")
     if initial.pbc.any() and not np.allclose(initial.cell.array, final.cell.array, atol=1e-6):
         raise SimulationError("Both end points must have the same cell; relax them with a fixed one.")
+    for end, atoms in (("first", initial), ("last", final)):
+        if np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all():
+            require_apart(atoms, f"In the {end} end point")
     initial, final = initial.copy(), final.copy()
     moved = final.positions - initial.positions
     if initial.pbc.any():

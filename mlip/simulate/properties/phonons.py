@@ -20,7 +20,7 @@ from mlip.core.errors import ConfigError, SimulationError
 from mlip.core.files import write_atomically
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import Evaluation, evaluate_all
-from mlip.simulate.properties.crystals import as_crystal, reference_state, without_constraints
+from mlip.simulate.properties.crystals import as_crystal, reference_state, require_neutral, without_constraints
 from mlip.simulate.properties.phonon_spectrum import (
     IMAGINARY,
     BandSegment,
@@ -156,7 +156,8 @@ def phonons(
 
     Raises:
         ConfigError: phonopy or seekpath is not installed.
-        SimulationError: no crystal, one that is not relaxed, or parameters that make no sense.
+        SimulationError: no crystal, one with a charge or an open shell, or that is not relaxed, or parameters that make
+            no sense.
         StructureError: the calculator refuses the structure.
     """
     require_positive(displacement=displacement, mesh=mesh, fmax=fmax, max_steps=max_steps, symprec=symprec)
@@ -164,6 +165,7 @@ def phonons(
         raise SimulationError("Phonons take at least 2 points on a segment, and temperatures of 0 K or more.")
     phonopy = require_phonopy()
     crystal = as_crystal(atoms, "A phonon spectrum")
+    require_neutral(crystal, calculator, "A phonon spectrum")
     found = list(without_constraints(atoms))
     repeats = repeats_for(crystal, min_length) if supercell is None else check_repeats(supercell)
     if len(crystal) * math.prod(repeats) == 1:
@@ -253,7 +255,7 @@ def _net(found: Evaluation, perfect: Evaluation) -> np.ndarray:
 
 def _as_atoms(cell: Any, crystal: Atoms) -> Atoms:
     atoms = Atoms(cell.symbols, scaled_positions=cell.scaled_positions, cell=cell.cell, pbc=True)
-    # Charge and spin of the structure, for a model that reads them.
+    # Charge 0 and spin 1 of the structure, for a model that reads them.
     atoms.info = dict(crystal.info)
     return atoms
 

@@ -14,8 +14,9 @@ from ase.units import J, m
 from mlip.core.errors import SimulationError
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, relax_all
-from mlip.simulate.properties.crystals import as_crystal, reference_state, without_constraints
+from mlip.simulate.properties.crystals import as_crystal, reference_state, require_neutral, without_constraints
 from mlip.simulate.properties.slabs import MIN_VACUUM, check_miller, cut_slabs
+from mlip.simulate.properties.symmetry import require_spglib
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def surface_energies(
         max_steps: of each relaxation.
 
     Raises:
-        SimulationError: no crystal, one that is not relaxed, indices that name no plane, or too little vacuum.
+        SimulationError: no crystal, one with a charge or an open shell, or that is not relaxed, indices that name no
+            plane, or too little vacuum.
         StructureError: the calculator refuses a structure.
     """
     require_positive(thickness=thickness, fmax=fmax, max_steps=max_steps)
@@ -107,7 +109,9 @@ def surface_energies(
     planes = [check_miller(indices) for indices in millers]
     if not planes:
         raise SimulationError("Name at least one plane by its Miller indices, such as 1 1 1.")
+    require_spglib("A surface energy")
     crystal = as_crystal(atoms, "A surface energy")
+    require_neutral(crystal, calculator, "A surface energy")
     warnings = list(without_constraints(atoms))
     crystal = reference_state(crystal, calculator, relax_first, fmax, max_steps, "A surface energy")
     slabs = []

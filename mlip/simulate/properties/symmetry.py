@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from mlip.core.errors import SimulationError
+from mlip.core.errors import ConfigError, SimulationError
 
 _VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 """Place of a component in the order xx yy zz yz xz xy."""
@@ -36,12 +36,31 @@ class Symmetry:
     wyckoffs: tuple[str, ...]
 
 
+def require_spglib(what: str) -> None:
+    """Refuse, before anything is computed, what symmetry is needed for where it cannot be found.
+
+    Args:
+        what: is to be computed, for the message, such as ``"An elastic tensor"``.
+
+    Raises:
+        ConfigError: spglib is not installed.
+    """
+    try:
+        import spglib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"{what} needs spglib ({error}): pip install 'mlip-kit[crystal]', or pip install spglib."
+        ) from error
+
+
 def find_symmetry(atoms: Atoms, symprec: float) -> Symmetry:
     """Find the symmetry of a crystal within a distance in Å; magnetic moments and tags are not looked at.
 
     Raises:
+        ConfigError: spglib is not installed.
         SimulationError: spglib finds none, mostly because atoms are too close.
     """
+    require_spglib("The symmetry of a crystal")
     import spglib
 
     described = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)

@@ -14,9 +14,9 @@ from ase.calculators.calculator import Calculator
 from mlip.core.errors import SimulationError
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, relax_all
-from mlip.simulate.properties.crystals import as_crystal, reference_state, without_constraints
+from mlip.simulate.properties.crystals import as_crystal, reference_state, require_neutral, without_constraints
 from mlip.simulate.properties.supercells import check_repeats, repeats_for, widths
-from mlip.simulate.properties.symmetry import find_symmetry
+from mlip.simulate.properties.symmetry import find_symmetry, require_spglib
 
 NARROW = 9.0
 """Å of width below which a vacancy feels its images."""
@@ -110,11 +110,14 @@ def vacancies(
         symprec: Å, within which sites are equivalent.
 
     Raises:
-        SimulationError: no crystal, one that is not relaxed, or parameters that make no sense.
+        SimulationError: no crystal, one with a charge or an open shell, or that is not relaxed, or parameters that make
+            no sense.
         StructureError: the calculator refuses a structure.
     """
     require_positive(fmax=fmax, max_steps=max_steps, symprec=symprec)
+    require_spglib("A vacancy")
     crystal = as_crystal(atoms, "A vacancy")
+    require_neutral(crystal, calculator, "A vacancy")
     warnings = list(without_constraints(atoms))
     repeats = repeats_for(crystal, min_length) if supercell is None else check_repeats(supercell)
     if len(crystal) * math.prod(repeats) < 2:
@@ -129,6 +132,7 @@ def vacancies(
     sites = np.unique(symmetry.equivalent)
     # Repeating puts the copies behind: the first ones are the atoms of the cell.
     holed = [perfect[[number for number in range(len(perfect)) if number != site]] for site in sites]
+    _refuse_odd(holed, calculator)
     whole, *relaxed = relax_all([perfect, *holed], calculator, fmax, max_steps)
     warnings += count_unconverged([whole, *relaxed], "supercells")
     known = dict(chemical_potentials or {})
@@ -147,3 +151,15 @@ def vacancies(
         count = int((symmetry.equivalent == site).sum())
         found.append(Vacancy(element, int(site), symmetry.wyckoffs[site], count, removal, formation, result.atoms))
     return VacancyResult(crystal.get_chemical_formula(), repeats, known, tuple(found), tuple(warnings))
+
+
+def _refuse_odd(holed: Sequence[Atoms], calculator: Calculator) -> None:
+    """Refuse supercells with an odd number of electrons if the model is told that all of them are paired."""
+    if "spin" not in getattr(getattr(calculator, "model", None), "inputs", ()):
+        return
+    odd = [atoms for atoms in holed if int(atoms.numbers.sum()) % 2]
+    if odd:
+        raise SimulationError(
+            f"{odd[0].get_chemical_formula()} with its vacancy has an odd number of electrons, which the spin 1 of the "
+            "crystal cannot be: use a supercell of another size, or a model that does not read a spin."
+        )

@@ -1,4 +1,4 @@
-"""Where the workers are: processes of this machine, a dask scheduler that runs, jobs of Slurm."""
+"""Where the workers are: processes of this machine, a dask scheduler that runs; Slurm is in `slurm`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ PAGES = "127.0.0.1:0"
 
 LOCAL_PATIENCE = 120.0
 """Seconds after which processes of this machine are not expected to come back."""
+
+_NO_ADDRESS = (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 
 _SETTINGS = {
     # The supervisor decides what is tried again.
@@ -70,6 +72,15 @@ class Executor(ABC):
         """How many workers there will be; None: as many as there are."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Refuse what can be known before anything is started or written.
+
+        Raises:
+            ConfigError: an option makes no sense.
+            SimulationError: there is no scheduler.
+        """
+
+    @abstractmethod
     def clients(self) -> Any:
         """Return a context manager that yields a client, and ends what it has started.
 
@@ -93,20 +104,24 @@ class LocalExecutor(Executor):
     patience = LOCAL_PATIENCE
 
     def __post_init__(self) -> None:
-        _require_workers(self.workers)
+        require_workers(self.workers)
 
     @property
     def expected(self) -> int:
         """How many workers there will be."""
         return self.workers
 
+    def check(self) -> None:
+        """Refuse a memory that is none; see :meth:`Executor.check`."""
+        require_memory(self.memory)
+
     @contextmanager
     def clients(self) -> Iterator[Client]:
         """Start the processes; see :meth:`Executor.clients`."""
         distributed = require_distributed()
         with ExitStack() as stack:
-            stack.enter_context(_settings())
-            with _interrupts_held():
+            stack.enter_context(quiet_settings())
+            with interrupts_held():
                 try:
                     cluster = distributed.LocalCluster(
                         n_workers=self.workers, threads_per_worker=1, processes=True, dashboard_address=PAGES,
@@ -132,107 +147,32 @@ class DaskExecutor(Executor):
     def expected(self) -> None:
         """Unknown before one is there."""
 
+    def check(self) -> None:
+        """Look whether somebody listens; see :meth:`Executor.check`."""
+        require_distributed()
+        try:
+            _address(self.scheduler)
+        except _NO_ADDRESS as error:
+            raise self._nobody() from error
+
+    def _nobody(self) -> SimulationError:
+        return SimulationError(
+            f"There is no dask scheduler at '{self.scheduler}': expected the address (tcp://HOST:8786) or the "
+            "--scheduler-file of a dask scheduler that runs."
+        )
+
     @contextmanager
     def clients(self) -> Iterator[Client]:
         """Connect; see :meth:`Executor.clients`."""
         distributed = require_distributed()
         with ExitStack() as stack:
-            stack.enter_context(_settings())
+            stack.enter_context(quiet_settings())
             try:
                 address = _address(self.scheduler)
                 client = distributed.Client(address, timeout=CONNECT)
-            except (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError) as error:
-                raise SimulationError(
-                    f"There is no dask scheduler at '{self.scheduler}': expected the address (tcp://HOST:8786) or the "
-                    "--scheduler-file of a dask scheduler that runs."
-                ) from error
+            except _NO_ADDRESS as error:
+                raise self._nobody() from error
             yield stack.enter_context(client)
-
-
-@dataclass(frozen=True)
-class SlurmExecutor(Executor):
-    """Workers in jobs of Slurm, which this process submits and ends; it must run where the nodes can reach it.
-
-    Attributes:
-        workers: number of processes in all jobs together.
-        cores: processes of one job, of one thread each.
-        memory: of one job, such as ``"16GB"``.
-        walltime: of a job, ``HH:MM:SS``.
-        queue, account: of Slurm.
-        directives: more lines of ``#SBATCH``, such as ``--gres=gpu:1``.
-        prologue: lines of shell before the worker starts, such as ``module load …``.
-        interface: of the network, such as ``ib0``.
-        shared: folder that the nodes see, for logs and the certificates of the encryption.
-    """
-
-    workers: int = 1
-    cores: int = 1
-    memory: str = "4GB"
-    walltime: str = "01:00:00"
-    queue: str | None = None
-    account: str | None = None
-    directives: tuple[str, ...] = ()
-    prologue: tuple[str, ...] = ()
-    interface: str | None = None
-    shared: str = field(default=".")
-
-    def __post_init__(self) -> None:
-        _require_workers(self.workers)
-        if self.cores < 1:
-            raise ConfigError(f"A job needs at least one core, got --cores {self.cores}.")
-
-    @property
-    def expected(self) -> int:
-        """How many workers there will be."""
-        return self.workers
-
-    @contextmanager
-    def clients(self) -> Iterator[Client]:
-        """Submit jobs; see :meth:`Executor.clients`."""
-        distributed = require_distributed()
-        with ExitStack() as stack:
-            cluster = stack.enter_context(self.clusters())
-            cluster.scale(n=self.workers)
-            yield stack.enter_context(distributed.Client(cluster))
-
-    def job_script(self) -> str:
-        """Return the script of a job, which can be looked at without Slurm."""
-        with self.clusters() as cluster:
-            return cluster.job_script()
-
-    @contextmanager
-    def clusters(self) -> Iterator[Any]:
-        """Yield a cluster without jobs.
-
-        Raises:
-            ConfigError: dask-jobqueue is not installed.
-            SimulationError: the scheduler does not start.
-        """
-        require_distributed()
-        try:
-            from dask_jobqueue import SLURMCluster
-        except ImportError as error:
-            raise ConfigError(
-                f"Slurm needs dask-jobqueue ({error}): pip install 'mlip-kit[screen]', or pip install dask-jobqueue."
-            ) from error
-        with ExitStack() as stack:
-            stack.enter_context(_settings())
-            logs = Path(self.shared)
-            logs.mkdir(parents=True, exist_ok=True)
-            with _interrupts_held():
-                try:
-                    cluster = SLURMCluster(
-                        queue=self.queue, account=self.account, walltime=self.walltime, memory=self.memory,
-                        cores=self.cores, processes=self.cores, interface=self.interface, job_name="mlip-screen",
-                        job_extra_directives=list(self.directives), job_script_prologue=list(self.prologue),
-                        log_directory=str(logs), shared_temp_directory=str(logs), security=True,
-                        silence_logs=logging.CRITICAL,
-                        scheduler_options={"dashboard_address": PAGES}, worker_extra_args=["--no-dashboard"],
-                    )  # fmt: skip
-                except (OSError, RuntimeError, ValueError) as error:
-                    raise SimulationError(f"The scheduler of the jobs does not start: {error}.") from error
-                stack.callback(cluster.close)
-            yield cluster
 
 
 def _address(scheduler: str) -> str:
@@ -249,13 +189,37 @@ def _address(scheduler: str) -> str:
         return address
 
 
-def _require_workers(workers: int) -> None:
+def require_workers(workers: int) -> None:
+    """Refuse none.
+
+    Raises:
+        ConfigError: the number is below one.
+    """
     if workers < 1:
         raise ConfigError(f"A screening needs at least one worker, got --workers {workers}.")
 
 
+def require_memory(memory: str | None) -> None:
+    """Refuse what dask does not read as an amount of memory; None is a default.
+
+    Raises:
+        ConfigError: how to write it.
+    """
+    if memory is None:
+        return
+    require_distributed()
+    from dask.utils import parse_bytes
+
+    try:
+        if parse_bytes(memory) > 0:
+            return
+    except ValueError:
+        pass
+    raise ConfigError(f"--memory must be an amount such as 4GB or 500MB, got '{memory}'.")
+
+
 @contextmanager
-def _settings() -> Iterator[None]:
+def quiet_settings() -> Iterator[None]:
     """Set what dask is to do, and have it say nothing: what happens to workers is in the report."""
     import dask
 
@@ -270,7 +234,7 @@ def _settings() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Start threads and processes that Ctrl-C does not reach: it is for this one, which then ends the others."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -73,10 +73,7 @@ def screen(
         SimulationError: no workers can be had, or the disk is full.
         MlipError: a worker cannot open the model.
     """
-    if tries < 1 or batch_atoms < 1 or (timeout is not None and not timeout > 0):
-        raise ConfigError(
-            f"Tries, atoms of a batch and timeout must be above 0, got {tries}, {batch_atoms}, {timeout}."
-        )
+    require_limits(batch_atoms, tries, timeout)
     task.check()
     items = [
         Item(number, one.name, one.atoms)
@@ -97,6 +94,17 @@ def screen(
             if progress is not None:
                 progress(found)
     return found
+
+
+def require_limits(batch_atoms: int, tries: int, timeout: float | None) -> None:
+    """Refuse numbers with which nothing can be done, see `screen`.
+
+    Raises:
+        ConfigError: which.
+    """
+    for name, value in (("atoms of a batch", batch_atoms), ("tries", tries), ("timeout", timeout)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"The {name} of a screening must be above 0, got {value}.")
 
 
 def all_records(structures: Sequence[InputStructure], journal: Journal[ScreenRecord]) -> list[ScreenRecord]:

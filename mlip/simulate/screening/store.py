@@ -17,7 +17,7 @@ from ase.constraints import dict2constraint
 
 from mlip.core.errors import DataError
 from mlip.core.files import write_atomically
-from mlip.simulate.atoms_json import atoms_to_json, plain
+from mlip.simulate.atoms_json import atoms_to_json, info_from_json, plain
 from mlip.simulate.screening.record import Column, ScreenRecord, columns_of
 
 STORE = "results.h5"
@@ -109,7 +109,7 @@ def _write_structures(group: h5py.Group, structures: Sequence[Atoms | None]) -> 
 
 
 def _extra(atoms: Atoms) -> str:
-    """Return charge, spin and constraints as JSON; "" if there are none."""
+    """Return charge, spin, what else is in ``info``, and constraints as JSON; "" if there are none."""
     content = atoms_to_json(atoms)
     extra = {name: content[name] for name in ("info", "constraints") if content[name]}
     return json.dumps(extra, default=plain) if extra else ""
@@ -172,7 +172,7 @@ class ScreeningResults:
             pbc=group["pbc"][index],
         )  # fmt: skip
         extra = json.loads(group["extra"].asstr()[index] or "{}")
-        atoms.info.update(extra.get("info", {}))
+        atoms.info.update(info_from_json(extra.get("info", {})))
         atoms.set_constraint([dict2constraint(one) for one in extra.get("constraints", [])])
         results: dict[str, Any] = {"energy": float(group["energy"][index]), "stress": group["stress"][index]}
         results |= {name: group[name][start:end] for name in _ATOM_FIELDS}

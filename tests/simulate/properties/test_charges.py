@@ -53,9 +53,9 @@ def test_charges_add_up_and_a_single_open_shell_stays() -> None:
     assert result.structures[0].info["spin"] == 2
     neutral = adsorbed(slab(charge=0, spin=1), molecule(charge=0, spin=1))
     # Charges are linear here, and the unpaired electron is on both sides.
-    assert result.energies[0] == pytest.approx(neutral.energies[0], abs=1e-9)
-    assert result.energy_molecule == pytest.approx(neutral.energy_molecule - 6 + 0.1, abs=1e-9)
-    assert result.energy_slab == pytest.approx(neutral.energy_slab + 3, abs=1e-9)
+    assert result.energies[0] == pytest.approx(neutral.energies[0], abs=1e-7)
+    assert result.energy_molecule == pytest.approx(neutral.energy_molecule - 6 + 0.1, abs=1e-7)
+    assert result.energy_slab == pytest.approx(neutral.energy_slab + 3, abs=1e-7)
     (both,) = result.structures
     assert both.get_tags().tolist() == [1, 1, 1, 1, 0]
     assert both.get_initial_magnetic_moments().tolist() == [0, 0, 0, 0, 1]
@@ -78,7 +78,7 @@ def test_a_charge_for_all_is_refused() -> None:
     calculator = MLIPCalculator(Charged(), charge=1, spin=1)
     with pytest.raises(SimulationError, match="cannot both have the charge 1"):
         adsorption_energies(slab(), molecule(), calculator, [(0, 0)])
-    with pytest.raises(SimulationError, match="says charge 0.5"):
+    with pytest.raises(SimulationError, match=r"says charge 0\.5"):
         adsorbed(slab(charge=0.5, spin=1), molecule(charge=0, spin=1))
 
 
@@ -91,8 +91,8 @@ class TestCommand:
         molecule().write("h.xyz", columns=["symbols", "positions"])
 
     def call(self, *words: str) -> tuple[int, str]:
-        line = "defects adsorption slab.xyz h.xyz --model m --at 0,0 --steps 1 --output out --overwrite".split()
-        result = CliRunner().invoke(app, [*line, *words])
+        files = ["defects", "adsorption", "slab.xyz", "h.xyz", "--model", "m", "--output", "out"]
+        result = CliRunner().invoke(app, [*files, "--at", "0,0", "--steps", "1", "--overwrite", *words])
         return result.exit_code, " ".join(result.output.split())
 
     def test_each_gets_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:

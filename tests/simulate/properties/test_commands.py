@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             end.positions[1] = crystal.positions[0]
         del end[0]
         end.write(name)
+    close = bulk("Cu", cubic=True, a=COPPER)
+    close.positions[1] = [0.05, 0, 0]
+    close.write("overlap.vasp")
     Path("known.csv").write_text("formula,energy_eV\nCu2,1\nAu,-3\n")
     Path("m").touch()
 
@@ -163,6 +167,9 @@ def test_command_and_its_second_call(run, tmp_path: Path, name: str) -> None:
         ("neb first.xyz copper.vasp", "they have 31 and 1"),
         ("defects surface copper.vasp --relax --miller 1,x,0", "whole numbers"),
         ("defects vacancy copper.vasp --mu Cu:3", "written as O=-4.9"),
+        ("defects vacancy copper.vasp --mu Zz=3", "--mu names Zz, the crystal has Cu."),
+        ("elastic overlap.vasp", "atoms 0 (Cu) and 1 (Cu) are 0.05 Å apart: they overlap"),
+        ("neb overlap.vasp overlap.vasp", "In the first end point atoms 0 (Cu) and 1 (Cu) are 0.05 Å apart"),
         ("defects adsorption slab.xyz hydrogen.xyz --at 0", "two fractional coordinates"),
     ],
 )
@@ -172,3 +179,22 @@ def test_refusals_leave_no_folder(run, tmp_path: Path, line: str, match: str) ->
     assert status == 1
     assert match in " ".join(output.split())
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("line", ["elastic", "defects vacancy", "defects surface --miller 1,1,1"])
+def test_a_package_that_is_missing_is_said_first(run, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setitem(sys.modules, "spglib", None)
+    output, status = run(f"{line} copper.vasp --relax")
+    assert status == 1
+    assert "pip install 'mlip-kit[crystal]', or pip install spglib" in " ".join(output.split())
+
+
+def test_relaxations_are_not_replaced_by_properties(run, tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    folder.mkdir()
+    for name in ("relaxed.jsonl", "relaxed.xyz"):
+        (folder / name).write_text("of mlip relax")
+    output, status = run("elastic copper.vasp --relax --output both --overwrite")
+    assert status == 1
+    assert "holds results of mlip relax" in " ".join(output.split())
+    assert (folder / "relaxed.xyz").read_text() == "of mlip relax"

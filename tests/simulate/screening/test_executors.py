@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlip.core.errors import ConfigError, SimulationError
-from mlip.simulate.screening.executors import DaskExecutor, LocalExecutor, SlurmExecutor, require_distributed
+from mlip.simulate.screening.executors import DaskExecutor, LocalExecutor, require_distributed
+from mlip.simulate.screening.slurm import SlurmExecutor
 
 
 def test_numbers_that_make_no_sense() -> None:
@@ -25,6 +26,14 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"pip install 'mlip-kit\[screen\]'"):
         require_distributed()
+
+
+def test_no_slurm_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SimulationError, match="no command sbatch here"), SlurmExecutor().clients():
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -57,8 +66,7 @@ def test_job_script(tmp_path: Path) -> None:
     # Encrypted: nobody else on the node can send work.
     assert "tls://" in command
     assert "--tls-key" in command
-    assert {path.name for path in tmp_path.iterdir()} <= {"m", "out"}
-    assert not [*tmp_path.glob("out/*"), *tmp_path.glob("out/.*")]
+    assert {path.name for path in tmp_path.iterdir()} == {"m"}
 
 
 @pytest.mark.slow

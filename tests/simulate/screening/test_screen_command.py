@@ -119,6 +119,8 @@ def test_restart_and_folders_that_are_there(run) -> None:
         (("all.xyz", "--fmax", "-1"), SimulationError, "fmax"),
         (("all.xyz", "--tries", "0"), ConfigError, "above 0"),
         (("all.xyz", "--timeout", "0"), ConfigError, "above 0"),
+        (("all.xyz", "--memory", "lots"), ConfigError, "such as 4GB or 500MB, got 'lots'"),
+        (("all.xyz", "--executor", "dask", "--scheduler", "tcp://127.0.0.1:1"), SimulationError, "no dask scheduler"),
         (("all.xyz", "--show-job"), ConfigError, "--executor slurm"),
     ],
 )
@@ -127,7 +129,37 @@ def test_mistakes(run, words: tuple[str, ...], kind: type[Exception], message: s
     write("all.xyz", crystals(1))
     with pytest.raises(kind, match=message):
         run(*words)
-    assert not list(Path().glob("screen_*/results*"))
+    assert not list(Path().glob("screen_*"))
+
+
+def test_workers_that_do_not_start_leave_nothing(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: LocalExecutor) -> None:
+        raise SimulationError("The workers do not start.")
+
+    write("all.xyz", crystals(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalExecutor, "clients", none)
+        with pytest.raises(SimulationError, match="do not start"):
+            run("all.xyz")
+    assert not Path("screen_all").exists()
+    assert run("all.xyz")[0] == 0
+
+
+def test_results_of_other_commands_stay(run) -> None:
+    write("all.xyz", crystals(2))
+    run("all.xyz", "--output", "relaxed", command="relax")
+    run("all.xyz", "--output", "screened")
+    files = {path: path.read_bytes() for path in [*Path("relaxed").iterdir(), *Path("screened").iterdir()]}
+    for command, folder in (("screen", "relaxed"), ("relax", "screened")):
+        for more in ([], ["--overwrite"], ["--restart"]):
+            with pytest.raises(SimulationError, match=r"holds results of mlip (relax|screen), whose results.csv"):
+                run("all.xyz", "--output", folder, *more, command=command)
+    assert {path: path.read_bytes() for path in files} == files
+    # Files that nobody knows are not replaced unasked either.
+    Path("own").mkdir()
+    Path("own/summary.json").write_text("mine")
+    with pytest.raises(SimulationError, match=r"summary.json' is there already"):
+        run("all.xyz", "--output", "own")
 
 
 def test_options_of_the_command_belong_to_tasks() -> None:

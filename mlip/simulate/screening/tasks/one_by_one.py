@@ -11,7 +11,7 @@ from ase import Atoms
 
 from mlip.simulate.screening.record import ScreenRecord
 from mlip.simulate.screening.task import Item
-from mlip.simulate.together import FAILURES
+from mlip.simulate.together import failure
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ def one_by_one(items: Iterable[Item], work: Callable[[Atoms], Found]) -> Iterato
         started = time.monotonic()
         try:
             found = work(item.atoms)
-        except FAILURES as error:
-            yield item.failed(str(error) or type(error).__name__, time.monotonic() - started)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one structure must not cost the results of all.
+            yield item.failed(str(failure(error)) or type(error).__name__, time.monotonic() - started)
             continue
         yield item.done(found.values, found.structure, time.monotonic() - started, found.warnings)
