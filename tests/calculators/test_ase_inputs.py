@@ -74,7 +74,7 @@ def test_files_keep_charge_and_spin(model: AtomisticModel, tmp_path: Path) -> No
     atoms = ion(1, 2)
     atoms.info["note"] = object()
     energy(atoms, MLIPCalculator(model))
-    frame = snapshot(atoms, step=3)
+    frame = snapshot(atoms, {"step": 3})
     assert frame.info == {"charge": 1, "spin": 2, "step": 3}
     write(tmp_path / "a.xyz", frame)
     again = read(tmp_path / "a.xyz")

@@ -18,7 +18,8 @@ from tests.components import small_facet
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_model("qhnet.safetensors", random_hamiltonian_model())
+    for number, name in enumerate(("qhnet", "second")):
+        save_model(f"{name}.safetensors", random_hamiltonian_model(), {"seed": number})
     write("water.xyz", water())
 
 
@@ -59,7 +60,7 @@ def test_doctor_takes_molecules_only() -> None:
         (("splinify", "qhnet.safetensors"), "Potentials can be splinified, and 'qhnet.safetensors' predicts hamil"),
         (("relax", "water.xyz", "--model", "qhnet.safetensors"), "Use HamiltonianCalculator (mlip hamiltonian)"),
         (("hamiltonian", "water.xyz", "--model", "facet.safetensors"), "A Hamiltonian model is needed"),
-        (("committee", "qhnet.safetensors", "qhnet.safetensors", "-o", "c.safetensors"), "cannot form a committee"),
+        (("committee", "qhnet.safetensors", "second.safetensors", "-o", "c.safetensors"), "cannot form a committee"),
     ],
 )
 def test_what_is_for_the_other_kind(words: tuple[str, ...], sentence: str) -> None:
