@@ -22,7 +22,7 @@ from mlip.simulate.md_loop import MDLoop, Progress
 from mlip.simulate.md_start import MDFiles, Start, begin, set_velocities, take_back
 from mlip.simulate.md_summary import MDSummary, summarise
 from mlip.simulate.md_timestep import timestep_problem
-from mlip.simulate.md_traits import precision_of, refuse_other_energy, traits_of
+from mlip.simulate.md_traits import inherited, precision_of, refuse_other_energy, traits_of
 from mlip.simulate.selection import SelectOptions, begin_selection
 from mlip.simulate.thermo import ThermoLog
 from mlip.simulate.trajectory import FrameWriter
@@ -110,6 +110,7 @@ def run_md(
     traits = traits_of(atoms, calculator, model, files.replicas)
     with only_writer(files.lock):
         start = begin(atoms, files, ensemble, settings, traits, seed)
+        traits |= inherited(start.atoms.info, traits)
         _refuse_done(start, steps, files)
         ensemble.check(start.atoms)
         # Without a checkpoint, a restart must not replay the noise of the run before it.

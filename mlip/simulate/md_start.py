@@ -14,7 +14,7 @@ from ase import Atoms
 from mlip.core.errors import SimulationError
 from mlip.simulate.ensembles import Ensemble
 from mlip.simulate.md_checkpoint import Checkpoint, previous_checkpoint, read_checkpoint
-from mlip.simulate.md_traits import refuse_others, traits_of
+from mlip.simulate.md_traits import inherited, refuse_others, traits_of
 from mlip.simulate.trajectory import last_frame, rewind
 from mlip.simulate.velocities import degrees_of_freedom, draw_velocities, remove_rigid_motion
 
@@ -102,7 +102,7 @@ def begin(
     """Return where a run begins. The files are not changed yet.
 
     Args:
-        atoms: the structure; of a restart constraints, masses, charge and spin are taken from it.
+        atoms: the structure; of a restart constraints and masses are taken from it, charge and spin if it states them.
         files: of the run.
         ensemble: to be sampled.
         settings: with ``timestep``; those that differ from the ones before are noted.
@@ -125,6 +125,7 @@ def begin(
     start = Start(atoms.copy(), found.step, found.origin, list(found.notes), found.recorded, checkpoint=found)
     start.ramp, start.seed, start.potential = found.ramp, found.seed, found.potential
     start.since = found.since
+    start.atoms.info.update(inherited(found.traits, traits))
     # As arrays: setters would apply constraints to what has gone through them already.
     start.atoms.cell[:] = found.cell
     start.atoms.positions[:] = found.positions

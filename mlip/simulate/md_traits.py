@@ -18,6 +18,9 @@ from mlip.simulate.atoms_json import plain
 OPTIONAL = ("model", "replicas")
 """Traits that need not be known; then they are not compared."""
 
+INHERITED = ("charge", "spin")
+"""Traits that need not be stated again; then they are those of the run that is continued."""
+
 SAME_ENERGY = 1e-3
 """eV/atom by which the energy of a structure may change between precisions, kernels and machines."""
 
@@ -40,7 +43,7 @@ def traits_of(
     return {
         "model": model,
         "replicas": replicas,
-        **{name: _number(atoms.info.get(name, given.get(name))) for name in ("charge", "spin")},
+        **{name: _number(atoms.info.get(name, given.get(name))) for name in INHERITED},
         "masses": hashlib.sha256(np.ascontiguousarray(atoms.get_masses(), dtype="<f8").tobytes()).hexdigest(),
         "constraints": hashlib.sha256(held.encode()).hexdigest(),
     }
@@ -68,12 +71,19 @@ def refuse_others(path: object, before: Mapping[str, Any], now: Mapping[str, Any
         old = before.get(name)
         if old == value or (name in OPTIONAL and (old is None or value is None)):
             continue
+        if name in INHERITED and value is None:
+            continue
         other.append(words.get(name, f"the {name} {old if old is not None else 'not stated'} instead of {value}"))
     if other:
         raise SimulationError(
             f"'{path}' belongs to a run with {' and '.join(other)}: repeat the command as it was, or start anew with "
             "--overwrite."
         )
+
+
+def inherited(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the charge and spin of the run that is continued where they are not stated again."""
+    return {name: before[name] for name in INHERITED if now.get(name) is None and before.get(name) is not None}
 
 
 def refuse_other_energy(path: object, before: float | None, atoms: Atoms) -> None:
