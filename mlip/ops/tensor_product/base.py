@@ -202,6 +202,10 @@ class TensorProduct(ConstantsModule, ABC):
 
         Returns:
             ``(num_nodes, irreps_out.dim)``.
+
+        Raises:
+            ShapeError: a tensor of another shape, or tensors of different dtypes.
+            ConfigError: a kernel is demanded and there can be none.
         """
         self._check_edges(x1, x2, weight, senders, receivers)
         key = self.kernel_key(x1, len(x2))
