@@ -12,7 +12,8 @@ from mlip.benchmark.counting import Cost, count
 from mlip.benchmark.inputs import random_features, random_harmonics
 from mlip.core.errors import MlipError
 from mlip.ops.kernels.choice import choose_kernels
-from mlip.ops.tensor_product.base import TensorProduct, coupled_paths
+from mlip.ops.tensor_product.base import TensorProduct
+from mlip.ops.tensor_product.paths import coupled_paths
 from mlip.ops.tensor_product.reach import Reach, build_first, measure_reach
 from mlip.ops.tensor_product.settings import setting_irreps
 

@@ -15,8 +15,8 @@ from mlip.core.errors import ConfigError
 from mlip.ops.kernels.choice import choose_kernels
 from mlip.ops.layout import natural_irreps, to_e3nn
 from mlip.ops.many_body.base import ManyBodyProduct
-from mlip.ops.tensor_product.base import coupled_paths
 from mlip.ops.tensor_product.clebsch_gordan import restore_wigner_buffers
+from mlip.ops.tensor_product.paths import coupled_paths
 
 
 class ManyBodyCase:

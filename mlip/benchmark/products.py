@@ -17,8 +17,9 @@ from mlip.benchmark.workload import Workload
 from mlip.core.errors import ConfigError, MlipError
 from mlip.ops.kernels.choice import choose_kernels
 from mlip.ops.layout import from_e3nn, split_blocks, to_e3nn
-from mlip.ops.tensor_product.base import TensorProduct, coupled_paths
+from mlip.ops.tensor_product.base import TensorProduct
 from mlip.ops.tensor_product.clebsch_gordan import restore_wigner_buffers
+from mlip.ops.tensor_product.paths import coupled_paths
 from mlip.ops.tensor_product.reach import build_first, measure_reach
 from mlip.ops.tensor_product.settings import setting_irreps
 

@@ -122,11 +122,15 @@ def checked_edges(x: Tensor, y: Tensor, senders: Tensor, starts: Tensor) -> tupl
     """
     senders, starts = senders.contiguous(), starts.contiguous()
     if int(starts[0]) != 0 or int(starts[-1]) != len(y):
-        raise ShapeError(f"Starts must go from 0 to the number of edges, {len(y)}.")
+        raise ShapeError(
+            f"Starts must go from 0 to the number of edges, {len(y)}, got {int(starts[0])} to {int(starts[-1])}."
+        )
     if len(senders):
         low, high = senders.aminmax()
-        if int(low) < 0 or int(high) >= len(x) or bool((starts[1:] < starts[:-1]).any()):
-            raise ShapeError(f"Senders must be nodes from 0 to {len(x) - 1}, and starts ascend.")
+        if int(low) < 0 or int(high) >= len(x):
+            raise ShapeError(f"Senders must be nodes from 0 to {len(x) - 1}, got {int(low)} to {int(high)}.")
+        if bool((starts[1:] < starts[:-1]).any()):
+            raise ShapeError("Starts must ascend: sort the edges by receiver.")
     return senders, starts
 
 

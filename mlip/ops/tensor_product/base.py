@@ -16,6 +16,7 @@ from mlip.core.errors import ConfigError, ShapeError, did_you_mean
 from mlip.ops.constants import ConstantsModule
 from mlip.ops.kernels.convolution import convolution
 from mlip.ops.segment import first_edges, is_ascending, segment_sum
+from mlip.ops.tensor_product.paths import coupled_paths
 
 Mode = Literal["uuu", "uvu", "uvuv", "uvw"]
 """How channels meet.
@@ -202,6 +203,10 @@ class TensorProduct(ConstantsModule, ABC):
 
         Returns:
             ``(num_nodes, irreps_out.dim)``.
+
+        Raises:
+            ShapeError: a tensor of another shape, or tensors of different dtypes.
+            ConfigError: a kernel is demanded and there can be none.
         """
         self._check_edges(x1, x2, weight, senders, receivers)
         key = self.kernel_key(x1, len(x2))
@@ -294,24 +299,3 @@ class TensorProduct(ConstantsModule, ABC):
                 f"{name} needs weights of shape ({rows}, {self.weight_numel}) or ({self.weight_numel},), "
                 f"got {tuple(weight.shape)}."
             )
-
-
-@dataclass(frozen=True)
-class Path:
-    """One coupling: block ``in1`` of the first input with block ``in2`` of the second into ``ir_out``."""
-
-    in1: int
-    in2: int
-    ir_out: Irrep
-
-
-def coupled_paths(irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps) -> list[Path]:
-    """Enumerate the paths, ordered by first input, second input and output degree."""
-    wanted = {ir for _, ir in irreps_out}
-    return [
-        Path(i, j, ir)
-        for i, (_, ir1) in enumerate(irreps_in1)
-        for j, (_, ir2) in enumerate(irreps_in2)
-        for ir in ir1 * ir2
-        if ir in wanted
-    ]

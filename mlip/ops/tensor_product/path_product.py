@@ -14,8 +14,9 @@ from mlip.ops.kernels.choice import kernel_for
 from mlip.ops.kernels.form import ConvolutionForm
 from mlip.ops.layout import split_blocks
 from mlip.ops.segment import segment_sum
-from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, Path, TensorProduct, Weights
+from mlip.ops.tensor_product.base import Expressivity, Mode, Normalization, TensorProduct, Weights
 from mlip.ops.tensor_product.fused import convolution_form, kernel_of, sources_of
+from mlip.ops.tensor_product.paths import Path
 from mlip.ops.wigner import wigner_3j
 
 
