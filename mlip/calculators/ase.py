@@ -15,7 +15,13 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlip.calculators.committee import Source, load_as_one, spread_properties, spread_results, spreads_to_predict
-from mlip.calculators.structure_checks import check_stress_defined, check_structure, given_inputs, stress_problem
+from mlip.calculators.structure_checks import (
+    check_stress_defined,
+    check_structure,
+    given_inputs,
+    stress_problem,
+    unread_charge,
+)
 from mlip.core.errors import ConfigError, StructureError
 from mlip.core.fields import SPREADS
 from mlip.data.build_graph import graph_of
@@ -131,6 +137,7 @@ class MLIPCalculator(Calculator):
                 "Do not trust MD and phonons; train with model/head=[energy] for them."
             )
         self._asked: set[str] = set()
+        self._warned: set[str] = set()
         self._predict: Callable[[AtomGraph, Sequence[str]], dict[str, np.ndarray]] = self.predict
 
     def predict(self, graph: AtomGraph, fields: Sequence[str]) -> dict[str, np.ndarray]:
@@ -159,6 +166,12 @@ class MLIPCalculator(Calculator):
         other._asked = set()
         other._predict = predict
         return other
+
+    def _warn_once(self, message: str | None) -> None:
+        """Log what a calculator and its companions have not said yet."""
+        if message is not None and message not in self._warned:
+            self._warned.add(message)
+            log.warning("%s", message)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return one result, computing it if need be (ASE's interface)."""
@@ -202,6 +215,7 @@ class MLIPCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         check_structure(self.atoms, self.model)
+        self._warn_once(unread_charge(self.atoms, self.model))
         wanted = set(properties)
         if wanted & _STRESSES:
             check_stress_defined(self.atoms)

@@ -61,6 +61,17 @@ def given_inputs(model: AtomisticModel, **given: int | None) -> dict[str, int]:
     return found
 
 
+def unread_charge(atoms: Atoms, model: AtomisticModel) -> str | None:
+    """Return what to tell of a charge that the structure states and the model does not read, or None."""
+    stated = atoms.info.get("charge")
+    if "charge" in model.inputs or stated is None or not np.any(stated):
+        return None
+    return (
+        f"A structure states charge {stated}, which this model does not read: its energies are those of structures "
+        "like the ones it was trained on, whatever their charge was."
+    )
+
+
 def stress_problem(atoms: Atoms) -> str | None:
     """Return why this structure has no stress, or None if it has one."""
     if not atoms.pbc.any():

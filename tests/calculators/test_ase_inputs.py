@@ -79,3 +79,11 @@ def test_files_keep_charge_and_spin(model: AtomisticModel, tmp_path: Path) -> No
     write(tmp_path / "a.xyz", frame)
     again = read(tmp_path / "a.xyz")
     assert energy(again, MLIPCalculator(model)) == pytest.approx(frame.get_potential_energy(), abs=1e-6)
+
+
+def test_a_charge_that_the_model_does_not_read_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    calculator = MLIPCalculator(random_model(compose_model("facet", *SMALL)))
+    for atoms in (ion(0, 1), ion(), ion(-1, 1), ion(-1, 2)):
+        energy(atoms, calculator)
+        energy(atoms, calculator.companion(calculator.predict))
+    assert [record.message.split(",")[0] for record in caplog.records] == ["A structure states charge -1"]
