@@ -81,7 +81,7 @@ def vacancy(
 def surface(
     structure: common.Structure,
     model: common.Models,
-    miller: Annotated[list[str], typer.Option(help="Plane of the conventional cell, such as 1,1,0; several times.")],
+    miller: Annotated[list[str], typer.Option(help="Plane, such as 1,1,0; several times.")],
     thickness: Annotated[float, typer.Option(help="Å of crystal, at least.")] = 12.0,
     vacuum: Annotated[float, typer.Option(help="Å of vacuum, at least.")] = 12.0,
     relax: common.Relax = False,
@@ -98,6 +98,9 @@ def surface(
     """Energies of surfaces, all stoichiometric terminations.
 
     Example: mlip defects surface copper.cif --model sevennet-0 --relax --miller 1,1,1 --miller 1,0,0
+
+    Miller indices refer to the cell of the file if it is a conventional one, in whatever setting, else to the
+    conventional cell; which one it was is printed and recorded.
 
     Writes surfaces.csv, surfaces.json, surfaces.png and surfaces.xyz into the output folder, and prints a table.
     """
@@ -130,7 +133,8 @@ def surface(
         for name, each in zip(names, found)
     ]  # fmt: skip
     header = ("plane", "cut", "eV/Å²", "J/m²", "unrelaxed J/m²", "sides")
-    common.show(f"{result.formula}, surface energies", header, rows, result.warnings, folder)
+    title = f"{result.formula}, surface energies; Miller indices refer to {result.cell}"
+    common.show(title, header, rows, result.warnings, folder)
 
 
 @defects.command()

@@ -15,6 +15,9 @@ def eos(
     fixed: Annotated[
         bool, typer.Option("--fixed", help="Scale the positions with the cell, do not relax them.")
     ] = False,
+    keep_shape: Annotated[
+        bool, typer.Option("--keep-shape", help="Relax the positions only, not the shape of the cell at each volume.")
+    ] = False,
     relax: common.Relax = False,
     fmax: common.Fmax = 0.005,
     steps: common.Steps = 500,
@@ -30,8 +33,9 @@ def eos(
 
     Example: mlip eos silicon.cif --model sevennet-0 --relax
 
-    Fits the third-order Birch-Murnaghan equation. Writes eos.csv, eos.json, eos.xyz (the structures) and eos.png
-    into the output folder, and prints a table.
+    Fits the third-order Birch-Murnaghan equation. At each volume positions and shape of the cell are relaxed, so the
+    bulk modulus of a crystal that is not cubic is that of hydrostatic pressure. Writes eos.csv, eos.json, eos.xyz (the
+    structures) and eos.png into the output folder, and prints a table.
     """
     common.check_models(model)
     from mlip.simulate.structures import read_structure
@@ -46,8 +50,9 @@ def eos(
     from mlip.simulate.properties.plots import plot_equation_of_state
 
     result = equation_of_state(
-        atoms, calculator, span=span, points=points, relax_ions=not fixed, relax_first=relax, fmax=fmax, max_steps=steps
-    )
+        atoms, calculator, span=span, points=points, relax_ions=not fixed, relax_shape=not keep_shape,
+        relax_first=relax, fmax=fmax, max_steps=steps,
+    )  # fmt: skip
     columns = {"volume_A3": result.volumes, "energy_eV": result.energies}
     if result.curve is not None:
         columns["fit_eV"] = result.curve.energy(result.volumes)

@@ -56,6 +56,7 @@ def hull(
     relaxed, warnings = relaxed_entries(judged + known, calculator, fmax=fmax, max_steps=steps)
     own, others = relaxed[: len(judged)], [*relaxed[len(judged) :], *stated]
     found = energies_above_hull(own, others)
+    warnings = [*warnings, *(text for one in found for text in one.warnings)]
     columns = {
         "name": [one.name for one in found],
         "formula": [one.formula for one in found],

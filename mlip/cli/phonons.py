@@ -59,6 +59,7 @@ def phonons(
     values = result.as_dict()
     common.record(folder, "phonons.json", model, values, structure=structure, dtype=dtype)
     rows = [
+        ("atoms in the primitive cell", f"{values['atoms_primitive']}"),
         ("displacements", f"{result.num_displacements}"),
         ("atoms in the supercell", f"{values['atoms_in_supercell']}"),
         ("lowest frequency / THz", f"{result.lowest:.3f}"),

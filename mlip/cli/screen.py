@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 OPTIONS = {
     "cell": "relax_cell", "fix_volume": "fix_volume", "pressure": "pressure", "keep_symmetry": "keep_symmetry",
     "refine_symmetry": "refine_symmetry", "symprec": "symprec", "optimizer": "optimizer", "fmax": "fmax",
-    "steps": "max_steps", "relax": "relax_first", "fixed": "relax_ions", "span": "span", "points": "points",
+    "steps": "max_steps", "relax": "relax_first", "fixed": "relax_ions",
+    "keep_shape": "relax_shape", "span": "span", "points": "points",
     "min_length": "min_length", "displacement": "displacement", "mesh": "mesh",
 }  # fmt: skip
 """What the options of tasks are called in Python."""
+
+NEGATIONS = ("fixed", "keep_shape")
+"""Options that turn off what they stand for."""
 
 
 def screen(
@@ -84,6 +88,7 @@ def screen(
     steps: Annotated[int | None, typer.Option(help="Give up a relaxation after this many steps.")] = None,
     relax: Annotated[bool, typer.Option("--relax", help="eos, phonons: relax positions and cell first.")] = False,
     fixed: Annotated[bool, typer.Option("--fixed", help="eos: scale positions, do not relax them.")] = False,
+    keep_shape: Annotated[bool, typer.Option("--keep-shape", help="eos: relax positions, not the shape.")] = False,
     span: Annotated[float | None, typer.Option(help="eos: largest relative change of the volume.")] = None,
     points: Annotated[int | None, typer.Option(help="eos: number of volumes.")] = None,
     min_length: Annotated[float | None, typer.Option(help="phonons: Å, smallest width of the supercell.")] = None,
@@ -115,17 +120,18 @@ def screen(
     slurm = {
         name: given[name]
         for name in ("queue", "account", "walltime", "cores", "directive", "prologue", "interface")
-        if given[name]
+        # Not by truth: 0 cores are a mistake.
+        if given[name] not in (None, [], "")
     }
     folder = output or default_folder(inputs, "screen")
     chosen = _executor(executor, workers, scheduler, memory, slurm, folder)
     if show_job:
         _show_job(chosen)
         return
-    values = {name: given[name] for name in OPTIONS if given[name] not in (None, False)}
+    values = {name: given[name] for name in OPTIONS if given[name] is not None and given[name] is not False}
     settings = {"device": device, "skin": skin, "charge": charge, "spin": spin, "kernels": kernels and kernels.value}
     run_screening(
-        inputs, model, task, {OPTIONS[name]: name != "fixed" and value for name, value in values.items()}, chosen,
+        inputs, model, task, {OPTIONS[name]: name not in NEGATIONS and value for name, value in values.items()}, chosen,
         settings=settings, dtype=dtype, frame=frame, folder=folder, overwrite=overwrite, restart=restart,
         batch_atoms=batch_atoms, tries=tries, timeout=timeout,
     )  # fmt: skip

@@ -61,8 +61,10 @@ def select(
     if not found:
         raise StructureError(problems[0])
     chosen = select_frames(
-        [one.atoms for one in found], options, calculator, [one.name for one in found], problems.append
-    )
+        [one.atoms for one in found], options, calculator, [one.name for one in found], problems.append,
+        # Replicas of one run, too, have a file each.
+        [one.name.rpartition("#")[0] or one.name for one in found],
+    )  # fmt: skip
     for problem in problems:
         typer.echo(f"Left out: {problem}", err=True)
     if not chosen:

@@ -78,6 +78,7 @@ def attach(
 
     The energy is part of ``pe`` and ``compute pe/atom``, the virial of ``press``, so that NPT and minimisation work as
     with a pair style. A pair style that is there adds its own forces; if there is none, ``pair_style zero`` is set.
+    The model does not divide the virial among atoms: ``compute stress/atom`` is NaN, and heat fluxes with it.
     If the model fails at a step, the run ends there, and ``lmp.command`` raises the error.
 
     Args:
@@ -170,6 +171,8 @@ class LammpsDriver:
             lmp.fix_external_set_energy_global(self._fix, found.energy)
             lmp.fix_external_set_energy_peratom(self._fix, energies.tolist())
             lmp.fix_external_set_virial_global(self._fix, [float(found.virial[place]) for place in _LAMMPS_VIRIAL])
+            # Left at zero, the stress of atoms and heat fluxes would be numbers, and wrong ones.
+            lmp.fix_external_set_virial_peratom(self._fix, [[np.nan] * len(_LAMMPS_VIRIAL)] * count)
 
     def fail(self, error: BaseException) -> None:
         """Remember what happened in the callback, and end the run before its next step."""

@@ -23,6 +23,7 @@ from mlip.simulate.md_start import MDFiles, Start, begin, set_velocities, take_b
 from mlip.simulate.md_summary import MDSummary, summarise
 from mlip.simulate.md_timestep import timestep_problem
 from mlip.simulate.md_traits import inherited, precision_of, refuse_other_energy, traits_of
+from mlip.simulate.select_frames import take_up_selection
 from mlip.simulate.selection import SelectOptions, begin_selection
 from mlip.simulate.thermo import ThermoLog
 from mlip.simulate.trajectory import FrameWriter
@@ -178,6 +179,8 @@ def _take_up(loop: MDLoop, start: Start, rng: np.random.Generator) -> None:
     """Give a new integrator and generator the state of the checkpoint."""
     found = start.checkpoint
     if found is None:
+        if loop.selection is not None and start.restarted:
+            take_up_selection(loop.selection, start.step)
         return
     if loop.selection is not None:
         loop.selection.restore(found.selection, start.atoms)
@@ -197,6 +200,7 @@ def _run(
     rng: np.random.Generator,
 ) -> list[Any]:
     """Open the files, run, and return the rows of the log."""
+    earlier = {} if start.checkpoint is None else start.checkpoint.selection
     kept_notes = tuple(note for note in start.notes if not note.startswith("Continued from"))
 
     def save(step: int, recorded: bool = True) -> None:
@@ -224,7 +228,8 @@ def _run(
             momenta=moved.get_momenta(),
             cell=moved.cell.array,
             state=loop.ensemble.state(loop.dynamics),
-            selection={} if loop.selection is None else loop.selection.state(),
+            # A part of a run that selects nothing must not cost what was selected before.
+            selection=earlier if loop.selection is None else loop.selection.state(),
         )
         if loop.selection is not None:
             loop.selection.write()

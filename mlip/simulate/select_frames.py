@@ -30,6 +30,7 @@ def select_frames(
     calculator: Calculator | None = None,
     names: Sequence[str] | None = None,
     refused: Callable[[str], None] | None = None,
+    runs: Sequence[str] | None = None,
 ) -> list[Candidate]:
     """Select from structures that are there already, such as those of a trajectory.
 
@@ -43,6 +44,8 @@ def select_frames(
         calculator: of a committee, which computes the spreads anew; None takes those of the frames.
         names: of the frames, for messages; None numbers them.
         refused: is told what is wrong with a frame that cannot be used, which is left out; None raises an error.
+        runs: what each frame comes from: those of different runs are never close in time. None: of one run, or as
+            many as there are replicas.
 
     Returns:
         The most uncertain one first.
@@ -71,8 +74,29 @@ def select_frames(
             info = frame.info
             time = float(info.get("time_fs", math.nan))
             replica = int(info["replica"]) if "replica" in info else None
-            selection.consider(frame, uncertainty, atom, int(info.get("step", place)), time, replica)
+            run = "" if runs is None else runs[place]
+            selection.consider(frame, uncertainty, atom, int(info.get("step", place)), time, replica, run)
     return selection.ranked()
+
+
+def take_up_selection(selection: Selection, last: int) -> None:
+    """Remember what an earlier part of a run has selected and written, where no checkpoint knows it.
+
+    Args:
+        selection: of the run that goes on, with the file.
+        last: step of the run it goes on from; what was selected after it is left out.
+
+    Raises:
+        MlipError: the file cannot be read.
+    """
+    if selection.path is None or not Path(selection.path).is_file():
+        return
+    for frame in read_structures(Path(selection.path)):
+        info = frame.info
+        if int(info["step"]) <= last:
+            uncertainty, atom = _uncertainty(frame, None, f"A structure in '{selection.path}'")
+            time = float(info.get("time_fs", math.nan))
+            selection.consider(frame, uncertainty, atom, int(info["step"]), time, selection.replica)
 
 
 def merge_selections(folder: Path, sources: Sequence[Path], options: SelectOptions) -> int:

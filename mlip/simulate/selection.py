@@ -89,6 +89,7 @@ class Candidate:
         step: of the run, or the place in the file.
         time: fs, NaN if it is not known.
         replica: number of the run among several, None if there is one.
+        run: name of what the structure comes from, where there are several.
     """
 
     atoms: Atoms
@@ -97,6 +98,7 @@ class Candidate:
     step: int
     time: float
     replica: int | None
+    run: str = ""
 
     @cached_property
     def surroundings(self) -> np.ndarray:
@@ -105,7 +107,7 @@ class Candidate:
 
     def excludes(self, other: Candidate, options: SelectOptions) -> bool:
         """Whether the two are too close in time, or of one event."""
-        if self.replica == other.replica and abs(self.time - other.time) < options.spacing:
+        if (self.run, self.replica) == (other.run, other.replica) and abs(self.time - other.time) < options.spacing:
             return True
         if options.distance == 0 or self.atoms.numbers[self.atom] != other.atoms.numbers[other.atom]:
             return False
@@ -162,7 +164,14 @@ class Selection:
         self.consider(atoms, float(spread[atom]), atom, step, time, self.replica)
 
     def consider(
-        self, atoms: Atoms, uncertainty: float, atom: int, step: int, time: float, replica: int | None = None
+        self,
+        atoms: Atoms,
+        uncertainty: float,
+        atom: int,
+        step: int,
+        time: float,
+        replica: int | None = None,
+        run: str = "",
     ) -> None:
         """Remember a structure or not.
 
@@ -172,12 +181,12 @@ class Selection:
             atom: the most uncertain one.
             step: or place in a file.
             time: fs; NaN if it is not known.
-            replica: see `Candidate`.
+            replica, run: see `Candidate`.
         """
         # NaN is not within the bounds.
         if not self.options.lowest <= uncertainty <= self.options.highest:
             return
-        rival = self._rival(time, replica)
+        rival = self._rival(time, replica, run)
         if rival is None and len(self.pool) >= self.room:
             rival = min(self.pool, key=lambda one: one.uncertainty)
         if rival is not None and uncertainty <= rival.uncertainty:
@@ -186,15 +195,15 @@ class Selection:
             return
         if rival is not None:
             self.pool = [one for one in self.pool if one is not rival]
-        self.pool.append(Candidate(_bare(atoms), uncertainty, atom, step, time, replica))
+        self.pool.append(Candidate(_bare(atoms), uncertainty, atom, step, time, replica, run))
 
-    def _rival(self, time: float, replica: int | None) -> Candidate | None:
+    def _rival(self, time: float, replica: int | None, run: str) -> Candidate | None:
         """Return what is remembered of the same half of the spacing."""
         window = self.options.spacing / 2
         if window == 0 or math.isnan(time):
             return None
-        same = (one for one in self.pool if one.replica == replica and one.time // window == time // window)
-        return next(same, None)
+        same = (one for one in self.pool if (one.replica, one.run) == (replica, run))
+        return next((one for one in same if one.time // window == time // window), None)
 
     def ranked(self) -> list[Candidate]:
         """Return what is chosen, the most uncertain one first."""

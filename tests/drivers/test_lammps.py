@@ -157,6 +157,19 @@ def test_pressure_of_slabs_and_molecules_is_the_strain_derivative(lmp: Any, boun
         assert lmp.get_thermo(name) * BAR == pytest.approx(expected, abs=1e-8), name
 
 
+def test_the_stress_of_atoms_is_no_number(lmp: Any) -> None:
+    """The model has none; zeros would give heat fluxes, and wrong ones."""
+    atoms = alloy(2)
+    fill(lmp, atoms, ["Cu", "C"])
+    attach(lmp, PairModel(), ["Cu", "C"])
+    lmp.commands_string("""compute stress all stress/atom NULL
+        compute sum all reduce sum c_stress[1]
+        thermo_style custom step pe press pxx pyy pzz pxy pxz pyz c_sum
+        run 0""")
+    assert np.isnan(lmp.numpy.extract_compute("stress", 1, 2)[: len(atoms)]).all()
+    assert np.isfinite([lmp.get_thermo(name) for name in ("pe", "press", *PRESSURES)]).all()
+
+
 def test_minimisation_finds_ases_minimum(lmp: Any) -> None:
     atoms = alloy(2, skewed=False)
     atoms.numbers[:] = 29

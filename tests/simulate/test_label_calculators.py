@@ -125,6 +125,13 @@ def test_charge_and_multiplicity_come_from_the_structure() -> None:
     assert labeller.compute(taken(Atoms("H2", [[0, 0, 0], [0, 0, 1]]))).energy * HARTREE == pytest.approx(102)
     with pytest.raises(DataError, match=r'says charge 1, and .*write "\{charge\}" where it belongs in --ase-args'):
         AseLabeller("emt").check_structure(taken(atoms))
+    # Within a text, too; the name of an argument is none.
+    within = AseLabeller(f"{HERE}.Program", {"say": "CHARGE {charge} MULTIPLICITY {spin}", "deep": [{"a": "{spin}"}]})
+    within.check_structure(taken(atoms))
+    assert within.make(taken(atoms)).parameters["say"] == "CHARGE 1 MULTIPLICITY 3"
+    assert within.make(taken(atoms)).parameters["deep"] == [{"a": 3}]
+    with pytest.raises(DataError, match="says charge 1"):
+        AseLabeller(f"{HERE}.Program", {"deep": {"{charge}": "{spin}"}}).check_structure(taken(atoms))
     free = AseLabeller(f"{HERE}.Stated", free_energy=True)
     assert free.compute(taken(Atoms("H"))).energy * HARTREE == pytest.approx(102.5)
     assert free.level_of_theory["energy"] == "free energy"

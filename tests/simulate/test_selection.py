@@ -78,6 +78,13 @@ def test_not_two_at_one_time_nor_of_one_event() -> None:
     assert [one.uncertainty for one in chosen] == [0.9, 0.4, 0.2]
 
 
+def test_files_are_runs_of_their_own() -> None:
+    frames = [stretched(2.5, spread=0.5, time_fs=0.0), stretched(3.5, spread=0.9, time_fs=0.0)]
+    options = SelectOptions(10, spacing=50, distance=0.1)
+    assert len(select_frames(frames, options)) == 1
+    assert len(select_frames(frames, options, runs=["a.traj", "b.traj"])) == 2
+
+
 def test_those_chosen_are_apart_and_the_best_is_among_them() -> None:
     """Whatever comes in whatever order, and never more than asked for, nor remembered than there is room."""
     rng = np.random.default_rng(3)
@@ -179,6 +186,32 @@ def test_md_that_was_killed_selects_the_same(tmp_path: Path) -> None:
         assert frame.constraints[0].index.tolist() == [2]
         frame.calc = committee()
         assert frame.calc.get_property("forces_std", frame).max() == pytest.approx(frame.info["uncertainty"])
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["checkpoint lost", "a part without selection"])
+def test_what_was_selected_before_is_kept(tmp_path: Path, lost: bool) -> None:
+    """Also where no checkpoint knows it, or a part of the run selected nothing."""
+
+    def go(steps: int, number: int | None, restart: bool = True) -> None:
+        select = None if number is None else SelectOptions(number, spacing=0, distance=0.0)
+        run_md(
+            crystal(), committee(), LangevinNVT(600), steps, timestep=2.0, files=files(tmp_path, restart),
+            log_interval=2, frame_interval=10, checkpoint_interval=10, seed=5, select=select,
+        )  # fmt: skip
+
+    go(20, 2, restart=False)
+    before = {(one.info["step"], one.info["uncertainty"]) for one in read(tmp_path / SELECTED, ":")}
+    if lost:
+        (tmp_path / "c.npz").unlink()
+    else:
+        go(30, None)
+        assert {one.info["step"] for one in read(tmp_path / SELECTED, ":")} == {step for step, _ in before}
+    # Enough room for all that is new.
+    go(40, 20)
+    after = {(one.info["step"], one.info["uncertainty"]) for one in read(tmp_path / SELECTED, ":")}
+    assert {step for step, _ in before} < {step for step, _ in after}
+    for step, uncertainty in before:
+        assert min(abs(uncertainty - u) for s, u in after if s == step) < 1e-7
 
 
 def test_the_trajectory_gives_the_same_selection(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ class AseLabeller(CalculatorLabeller):
 
     Args:
         name: as ASE knows it (``emt``, ``lj``, ``vasp``, ``espresso``, ``orca``, …), or ``package.module.Class``.
-        arguments: of the calculator, plain JSON; texts "{charge}" and "{spin}" become those of the structure.
+        arguments: of the calculator, plain JSON; "{charge}" and "{spin}" become those of the structure: a whole number
+            where they are all of a text, digits within a longer one.
         free_energy: see `CalculatorLabeller`.
         folder: where folders of failed calculations go; None keeps none.
 
@@ -123,6 +124,9 @@ class AseLabeller(CalculatorLabeller):
     ) -> None:
         super().__init__()
         self._name, self._arguments, self._folder = name, dict(arguments or {}), folder
+        # What of the structure is in the arguments.
+        self._placed: set[str] = set()
+        _fill(self._arguments, {"charge": 0, "spin": 1}, self._placed)
         self.free_energy = free_energy
         kind = calculator_class(name)
         try:
@@ -146,10 +150,9 @@ class AseLabeller(CalculatorLabeller):
         Raises:
             DataError: what to write.
         """
-        text = str(self._arguments)
         for name, usual in (("charge", 0), ("spin", 1)):
             value = getattr(structure, name)
-            if value != usual and "{" + name + "}" not in text:
+            if value != usual and name not in self._placed:
                 raise DataError(
                     f'The structure says {name} {value}, and the arguments of {self._name} do not: write "{{{name}}}" '
                     f"where it belongs in --ase-args, or take it out of the structure."
@@ -157,8 +160,7 @@ class AseLabeller(CalculatorLabeller):
 
     def make(self, structure: Structure) -> Any:
         """Return a new calculator where a program is run, else the one that there is."""
-        varies = any(name in str(self._arguments) for name in ("{charge}", "{spin}"))
-        if self._made is None or self._runs_program or varies:
+        if self._made is None or self._runs_program or self._placed:
             self._made = calculator_class(self._name)(**self._filled(structure.charge, structure.spin))
         elif hasattr(self._made, "reset"):
             self._made.reset()
@@ -212,7 +214,7 @@ class AseLabeller(CalculatorLabeller):
         return kept
 
     def _filled(self, charge: int, spin: int) -> dict[str, Any]:
-        return _fill(self._arguments, {"{charge}": charge, "{spin}": spin})
+        return _fill(self._arguments, {"charge": charge, "spin": spin}, set())
 
 
 class ModelLabeller(CalculatorLabeller):
@@ -279,9 +281,19 @@ def calculator_class(name: str) -> Any:
         raise ConfigError(f"The calculator '{name}' cannot be imported: {error}.") from error
 
 
-def _fill(value: Any, known: Mapping[str, Any]) -> Any:
+def _fill(value: Any, known: Mapping[str, int], placed: set[str]) -> Any:
+    """Return arguments with the numbers of a structure, and add the names of those that were put in to ``placed``."""
     if isinstance(value, dict):
-        return {key: _fill(one, known) for key, one in value.items()}
+        return {key: _fill(one, known, placed) for key, one in value.items()}
     if isinstance(value, list):
-        return [_fill(one, known) for one in value]
-    return known.get(value, value) if isinstance(value, str) else value
+        return [_fill(one, known, placed) for one in value]
+    if not isinstance(value, str):
+        return value
+    for name, number in known.items():
+        sign = "{" + name + "}"
+        if sign in value:
+            placed.add(name)
+            if value == sign:
+                return number
+            value = value.replace(sign, str(number))
+    return value

@@ -14,7 +14,8 @@ from mlip.core.errors import SimulationError
 from mlip.simulate.contacts import closest_contact
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, relax_all
-from mlip.simulate.properties.slabs import MIN_VACUUM, gap
+from mlip.simulate.properties.molecules import make_whole
+from mlip.simulate.properties.slabs import MIN_VACUUM, gap, in_one_piece, normal_of
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ def adsorption_energies(
     both together is the sum.
 
     Args:
-        slab: periodic in a and b, with vacuum along c; its constraints are kept.
-        molecule: oriented as it is to stand; its lowest atom comes to stand over the point.
+        slab: periodic in a and b, with vacuum along c; its constraints are kept. Layers that are wrapped to the other
+            side of the vacuum come back.
+        molecule: oriented as it is to stand; its lowest atom comes to stand over the point. One that is wrapped in a
+            periodic box is made whole.
         calculator: of energies and forces.
         positions: fractional coordinates (along a and b) of the points.
         height: Å of the lowest atom of the molecule over the highest one of the slab.
@@ -71,8 +74,9 @@ def adsorption_energies(
         max_steps: of each relaxation.
 
     Raises:
-        SimulationError: a slab without vacuum, no positions, parameters that make no sense, two open shells and no
-            ``spin``, or a charge or multiplicity that was given to the calculator, for all.
+        SimulationError: a slab without vacuum, no positions, parameters that make no sense, a molecule that is bonded
+            to its own periodic images, two open shells and no ``spin``, or a charge or multiplicity that was given to
+            the calculator, for all.
         StructureError: the calculator refuses a structure, or atoms lie on each other.
     """
     require_positive(height=height, fmax=fmax, max_steps=max_steps)
@@ -80,21 +84,20 @@ def adsorption_energies(
         raise SimulationError("Adsorption takes at least one position of two fractional coordinates, such as 0.5 0.5.")
     if not slab.pbc[:2].all():
         raise SimulationError("A slab is periodic along its first two axes, with the vacuum along the third.")
-    normal = np.cross(*slab.cell.array[:2])
-    normal = normal / np.linalg.norm(normal)
+    molecule, warnings = make_whole(molecule)
+    normal = normal_of(slab)
     tall = float(np.ptp(molecule.positions @ normal)) + height
     if slab.pbc[2] and gap(slab) < tall + MIN_VACUUM:
         raise SimulationError(
             f"The slab has {gap(slab):.1f} Å of vacuum along its third axis; this molecule needs "
             f"{tall + MIN_VACUUM:.1f} Å: center it with more vacuum."
         )
+    if slab.pbc[2]:
+        slab = in_one_piece(slab)
     together = _electrons(slab, molecule, spin, calculator)
-    alone = molecule.copy()
-    alone.set_cell(np.zeros((3, 3)))
-    alone.pbc = False
     starts = [_placed(slab, molecule, place, normal, height, together) for place in positions]
-    bare, free, *relaxed = relax_all([slab, alone, *starts], calculator, fmax, max_steps)
-    warnings = list(count_unconverged([bare, free, *relaxed], "structures"))
+    bare, free, *relaxed = relax_all([slab, molecule, *starts], calculator, fmax, max_steps)
+    warnings += count_unconverged([bare, free, *relaxed], "structures")
     warnings += sorted({text for result in relaxed for text in result.warnings if "fell apart" in text})
     apart = bare.after.energy + free.after.energy
     return AdsorptionResult(

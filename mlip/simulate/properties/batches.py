@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -81,21 +81,36 @@ def _evaluate(atoms: Atoms, stress: bool, calculator: Calculator) -> Evaluation:
 
 
 def relax_all(
-    structures: Sequence[Atoms], calculator: Calculator, fmax: float, max_steps: int, optimizer: str = "FIRE"
+    structures: Sequence[Atoms],
+    calculator: Calculator,
+    fmax: float,
+    max_steps: int,
+    optimizer: str = "FIRE",
+    **cell: bool,
 ) -> list[RelaxationResult]:
-    """Relax the positions of structures, which are not changed.
+    """Relax structures, which are not changed.
 
     Energies, forces and the stress of the results do not need the calculator any more.
+
+    Args:
+        structures: positions, cells, constraints.
+        calculator: of energies and forces, and of the stress if cells are relaxed.
+        fmax: eV/Å, limit of the relaxations.
+        max_steps: of each.
+        optimizer: a name out of :data:`mlip.simulate.relax_optimizers.OPTIMIZERS`.
+        cell: ``relax_cell`` and ``fix_volume`` of :func:`mlip.simulate.relax.relax`; only positions without them.
 
     Raises:
         SimulationError, StructureError: see :func:`mlip.simulate.relax.relax`.
     """
-    tasks = [partial(_relax, atoms, fmax, max_steps, optimizer) for atoms in structures]
+    tasks = [partial(_relax, atoms, fmax, max_steps, optimizer, cell) for atoms in structures]
     return run_all(tasks, calculator)
 
 
-def _relax(atoms: Atoms, fmax: float, max_steps: int, optimizer: str, calculator: Calculator) -> RelaxationResult:
-    result = relax(atoms, calculator, optimizer=optimizer, fmax=fmax, max_steps=max_steps)
+def _relax(
+    atoms: Atoms, fmax: float, max_steps: int, optimizer: str, cell: Mapping[str, bool], calculator: Calculator
+) -> RelaxationResult:
+    result = relax(atoms, calculator, optimizer=optimizer, fmax=fmax, max_steps=max_steps, **cell)
     # The next structure may get the same calculator.
     return replace(result, atoms=snapshot(result.atoms))
 

@@ -17,6 +17,7 @@ from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, evaluate_all, relax_all
 from mlip.simulate.properties.crystals import as_crystal, reference_state, without_constraints
 from mlip.simulate.properties.elastic_moduli import Moduli, moduli
+from mlip.simulate.properties.sites import site_kinds
 from mlip.simulate.properties.symmetry import Symmetry, find_symmetry, invariant_tensor, require_spglib, standard_frame
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -113,7 +114,8 @@ def elastic_constants(
         symprec: Å, within which the crystal is symmetric.
 
     Raises:
-        SimulationError: no crystal, one that is not relaxed, or parameters that make no sense.
+        SimulationError: no crystal, one that is not relaxed or has non-collinear moments, or parameters that make no
+            sense.
         StructureError: the calculator refuses the structure.
     """
     require_positive(strain=strain, fmax=fmax, max_steps=max_steps, symprec=symprec)
@@ -121,9 +123,10 @@ def elastic_constants(
         raise SimulationError(f"The strain must be small, at most 0.05, got {strain}.")
     require_spglib("An elastic tensor")
     crystal = as_crystal(atoms, "An elastic tensor")
+    kinds = site_kinds(crystal, calculator, "An elastic tensor")
     warnings = list(without_constraints(atoms))
     crystal = reference_state(crystal, calculator, relax_first, fmax, max_steps, "An elastic tensor")
-    symmetry = find_symmetry(crystal, symprec)
+    symmetry = find_symmetry(crystal, symprec, kinds)
     # In the standard axes symmetry relates the most strains.
     frame = standard_frame(symmetry)
     strains = [part * strain * frame.T @ _unit(component) @ frame for component in range(6) for part in STEPS]

@@ -46,7 +46,7 @@ class BirchMurnaghan:
 
 @dataclass(frozen=True)
 class EquationOfState:
-    """Energies of scaled cells and the curve through them.
+    """Energies of cells of several volumes and the curve through them.
 
     Attributes:
         formula: of the cell.
@@ -56,6 +56,7 @@ class EquationOfState:
         curve: None where the energies have no minimum.
         residual: root mean square difference of curve and energies, eV per atom; NaN without a curve.
         relaxed_ions: whether the positions were relaxed in each cell.
+        relaxed_shape: whether the shape was relaxed at each volume.
         structures: the structures of the points.
         warnings: sentences about what looks wrong.
     """
@@ -67,6 +68,7 @@ class EquationOfState:
     curve: BirchMurnaghan | None
     residual: float
     relaxed_ions: bool
+    relaxed_shape: bool
     structures: tuple[Atoms, ...]
     warnings: tuple[str, ...]
 
@@ -78,6 +80,7 @@ class EquationOfState:
             "num_atoms": self.num_atoms,
             "equation": "Birch-Murnaghan, third order",
             "relaxed_ions": self.relaxed_ions,
+            "relaxed_shape": self.relaxed_shape,
             "v0_A3": curve and curve.v0,
             "v0_A3_per_atom": curve and curve.v0 / self.num_atoms,
             "b0_GPa": curve and curve.b0 / GPA,
@@ -97,20 +100,24 @@ def equation_of_state(
     span: float = 0.08,
     points: int = 9,
     relax_ions: bool = True,
+    relax_shape: bool = True,
     relax_first: bool = False,
     fmax: float = 0.005,
     max_steps: int = 500,
 ) -> EquationOfState:
     """Compute energies at volumes ``V (1 ± span)`` and fit the Birch–Murnaghan curve.
 
-    The shape of the cell is kept, so for a crystal that is not cubic give a relaxed one (``relax_first``).
+    Under pressure a crystal that is not cubic changes its shape too. With the shape relaxed at each volume the bulk
+    modulus is the one of hydrostatic pressure (Reuss' mean of the elastic constants); with the shape kept it is that
+    of a uniform strain (Voigt's), which may be several times as large in a layered crystal.
 
     Args:
         atoms: the crystal; not changed.
-        calculator: of energies and forces, and with ``relax_first`` of the stress.
+        calculator: of energies and forces, and, for the shape or with ``relax_first``, of the stress.
         span: largest relative change of the volume.
         points: number of volumes.
-        relax_ions: relax the positions in each cell; otherwise fractional coordinates are kept.
+        relax_ions: relax the positions in each cell; otherwise fractional coordinates and the shape are kept.
+        relax_shape: relax the shape at each volume too.
         relax_first: relax positions and cell first.
         fmax: eV/Å, limit of the relaxations.
         max_steps: of each relaxation.
@@ -131,7 +138,8 @@ def equation_of_state(
         crystal = as_crystal(relaxed_crystal(crystal, calculator, fmax, max_steps).atoms, "An equation of state")
     scaled = [_scaled(crystal, 1 + change) for change in np.linspace(-span, span, points)]
     if relax_ions:
-        results = relax_all(scaled, calculator, fmax, max_steps, "LBFGS")
+        shape = {"relax_cell": True, "fix_volume": True} if relax_shape else {}
+        results = relax_all(scaled, calculator, fmax, max_steps, "LBFGS", **shape)
         warnings += count_unconverged(results, "structures")
         scaled = [result.atoms for result in results]
         energies = np.array([result.after.energy for result in results])
@@ -145,7 +153,7 @@ def equation_of_state(
     warnings += _warnings(volumes, energies, curve, residual, len(crystal))
     return EquationOfState(
         crystal.get_chemical_formula(), len(crystal), volumes, energies, curve, residual / len(crystal), relax_ions,
-        tuple(scaled), tuple(warnings),
+        relax_ions and relax_shape, tuple(scaled), tuple(warnings),
     )  # fmt: skip
 
 

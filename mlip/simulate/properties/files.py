@@ -17,6 +17,8 @@ from mlip.simulate.trajectory import snapshot
 def write_table(path: str | os.PathLike[str], columns: Mapping[str, Sequence[object]]) -> None:
     """Write columns of equal length under their names, which state the units; whole or not at all.
 
+    Numbers have 15 digits: total energies of all electrons are large, their differences are not.
+
     Raises:
         MlipError: the file cannot be written.
         ValueError: columns of different lengths.
@@ -25,7 +27,7 @@ def write_table(path: str | os.PathLike[str], columns: Mapping[str, Sequence[obj
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        writer.writerow([f"{value:.10g}" if isinstance(value, float) else value for value in row])
+        writer.writerow([f"{value:.15g}" if isinstance(value, float) else value for value in row])
     write_text_atomically(path, text.getvalue())
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -18,6 +18,12 @@ from pymatgen.core import Composition, Element
 from mlip.core.errors import SimulationError
 from mlip.simulate.properties.batches import count_unconverged, run_all
 from mlip.simulate.relax import relax
+
+if TYPE_CHECKING:
+    from pymatgen.analysis.phase_diagram import PDEntry
+
+BELOW = 1e-3
+"""eV per atom by which an element may lie below its reference: two relaxations of one crystal end that close."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class HullResult:
         formation_energy: eV per atom, less the elements.
         above_hull: eV per atom over the most stable mixture of references and entries; 0 on the hull.
         decomposition: formulas of that mixture, with their shares of the atoms.
+        warnings: sentences about what looks wrong.
     """
 
     name: str
@@ -59,6 +66,7 @@ class HullResult:
     formation_energy: float
     above_hull: float
     decomposition: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers with their units in the names, ready for JSON."""
@@ -69,13 +77,15 @@ class HullResult:
             "formation_energy_eV_per_atom": self.formation_energy,
             "energy_above_hull_eV_per_atom": self.above_hull,
             "decomposition": self.decomposition,
+            "warnings": list(self.warnings),
         }
 
 
 def energies_above_hull(entries: Sequence[Entry], references: Sequence[Entry]) -> list[HullResult]:
     """Compute formation energies and energies above the hull of references and entries (pymatgen's phase diagram).
 
-    All energies must come from one method: those of two potentials, or of a potential and DFT, do not mix.
+    All energies must come from one method: those of two potentials, or of a potential and DFT, do not mix. An entry of
+    an element that lies below all references of it takes their place, and has a warning.
 
     Args:
         entries: to be judged.
@@ -110,9 +120,25 @@ def energies_above_hull(entries: Sequence[Entry], references: Sequence[Entry]) -
                 entry.name, entry.composition.reduced_formula, float(entry.energy_per_atom),
                 float(diagram.get_form_energy_per_atom(entry)), max(float(above), 0.0),
                 {part.composition.reduced_formula: float(share) for part, share in parts.items()},
+                _below_reference(entry, inside),
             )
         )  # fmt: skip
     return found
+
+
+def _below_reference(entry: PDEntry, references: Sequence[PDEntry]) -> tuple[str, ...]:
+    """Return a warning if an element lies below the best reference of it."""
+    if not entry.is_element:
+        return ()
+    same = [one for one in references if one.is_element and one.elements == entry.elements]
+    best = min(same, key=lambda one: one.energy_per_atom)
+    if entry.energy_per_atom > best.energy_per_atom - BELOW:
+        return ()
+    return (
+        f"'{entry.name}' ({entry.energy_per_atom:.4f} eV/atom) lies below the reference '{best.name}' of "
+        f"{entry.elements[0]} ({best.energy_per_atom:.4f}) and takes its place: look whether that is relaxed, in its "
+        "most stable form, and of the same potential.",
+    )
 
 
 def require_elements(needed: Iterable[str], references: Iterable[str]) -> None:
@@ -167,8 +193,16 @@ def relaxed_entries(
         Entries in the same order, and warnings.
 
     Raises:
+        SimulationError: a charged structure.
         SimulationError, StructureError: see :func:`mlip.simulate.relax.relax`.
     """
+    usual = getattr(calculator, "given", {}).get("charge", 0)
+    for name, atoms in structures:
+        charge = atoms.info.get("charge", usual)
+        if charge != 0:
+            raise SimulationError(
+                f"'{name}' has the charge {charge}: a hull is one of neutral compounds, which exchange atoms alone."
+            )
 
     def task(atoms: Atoms, own: Calculator) -> Any:
         return relax(atoms, own, optimizer="LBFGS", fmax=fmax, max_steps=max_steps, relax_cell=bool(atoms.pbc.all()))

@@ -70,13 +70,14 @@ class NebResult:
 
     @property
     def forward(self) -> float:
-        """Barrier from the first image, eV."""
-        return float(self.energies.max())
+        """Barrier from the first image, eV: to the image that climbed, else to the top of the curve between images."""
+        highest = float(self.energies.max())
+        return highest if self.climbed else max(highest, float(self.curve[:, 1].max()))
 
     @property
     def backward(self) -> float:
-        """Barrier from the last image, eV."""
-        return float(self.energies.max() - self.energies[-1])
+        """Barrier from the last image, eV, likewise."""
+        return self.forward - float(self.energies[-1])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers with their units in the names, ready for JSON."""
@@ -154,6 +155,7 @@ def nudged_elastic_band(
         StructureError: the calculator refuses a structure, or two atoms come to lie on each other.
     """
     require_positive(images=images, spring=spring, fmax=fmax, max_steps=max_steps)
+    _require_same_electrons(initial, final, calculator)
     initial, final = _checked(initial, final)
     warnings: list[str] = []
     if relax_ends:
@@ -192,6 +194,14 @@ def nudged_elastic_band(
     return NebResult(
         path, energies, _lengths(path), curve, converged, optimizer.nsteps, fmax, climb, found, tuple(warnings)
     )
+
+
+def _require_same_electrons(initial: Atoms, final: Atoms, calculator: Calculator) -> None:
+    for name, usual in (("charge", 0), ("spin", 1)):
+        missing = getattr(calculator, "given", {}).get(name, usual)
+        first, last = (atoms.info.get(name, missing) for atoms in (initial, final))
+        if first != last:
+            raise SimulationError(f"Both end points must have the same {name}; they have {first} and {last}.")
 
 
 def _checked(initial: Atoms, final: Atoms) -> tuple[Atoms, Atoms]:

@@ -62,7 +62,12 @@ def bands_along_path(phonon: Any, points: int) -> tuple[BandSegment, ...]:
     """
     from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
-    paths, labels, connected = get_band_qpoints_by_seekpath(phonon.primitive, points)
+    # seekpath is told kinds of sites (isotopes, moments) as elements: by these it must find the same primitive cell.
+    primitive = phonon.primitive
+    described = type(primitive.copy())(
+        numbers=np.asarray(primitive.species_ids) + 1, cell=primitive.cell, scaled_positions=primitive.scaled_positions
+    )
+    paths, labels, connected = get_band_qpoints_by_seekpath(described, points)
     phonon.run_band_structure(paths, path_connections=connected, labels=labels)
     found = phonon.get_band_structure_dict()
     names, ends = iter(labels), []

@@ -30,10 +30,14 @@ from mlip.simulate.properties.phonon_spectrum import (
     frequencies_at,
     lowest_frequency,
 )
+from mlip.simulate.properties.sites import arranged, kind_numbers, site_kinds
 from mlip.simulate.properties.supercells import check_repeats, repeats_for, small_supercell_warning
 
 LARGE_SUM = 0.05
 """eV/Å² by which forces on all atoms may fail to add up to zero."""
+
+MANY_LEFT_OUT = 0.03
+"""Share of the modes that the thermodynamics may leave out: the acoustic ones at Γ, among the many of a dense mesh."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class PhononResult:
         room = int(np.argmin(np.abs(thermo.temperatures - 300)))
         return {
             "formula_primitive": self.formula,
+            "atoms_primitive": len(self.phonopy.primitive),
             "spacegroup": self.spacegroup,
             "supercell": list(self.repeats),
             "atoms_in_supercell": len(self.phonopy.supercell),
@@ -137,6 +142,10 @@ def phonons(
 ) -> PhononResult:
     """Compute phonons from the forces on displaced atoms; all displacements are evaluated as one batch.
 
+    Each displaced cell has the magnetic moments, charges, tags and masses of the crystal. Sites that differ in mass, or
+    in a moment or charge that the calculator may read, are not symmetric to one another, nor is the primitive cell
+    smaller than their order.
+
     Forces must be exact to about 1e-4 eV/Å: use a calculator in float64. Long-range fields of ionic crystals (LO–TO
     splitting) are left out, since a potential gives no Born charges.
 
@@ -156,8 +165,8 @@ def phonons(
 
     Raises:
         ConfigError: phonopy or seekpath is not installed.
-        SimulationError: no crystal, one with a charge or an open shell, or that is not relaxed, or parameters that make
-            no sense.
+        SimulationError: no crystal, one with a charge, an open shell or non-collinear moments, or that is not relaxed,
+            or parameters that make no sense.
         StructureError: the calculator refuses the structure.
     """
     require_positive(displacement=displacement, mesh=mesh, fmax=fmax, max_steps=max_steps, symprec=symprec)
@@ -166,6 +175,7 @@ def phonons(
     phonopy = require_phonopy()
     crystal = as_crystal(atoms, "A phonon spectrum")
     require_neutral(crystal, calculator, "A phonon spectrum")
+    kinds = site_kinds(crystal, calculator, "A phonon spectrum", masses=True)
     found = list(without_constraints(atoms))
     repeats = repeats_for(crystal, min_length) if supercell is None else check_repeats(supercell)
     if len(crystal) * math.prod(repeats) == 1:
@@ -173,7 +183,10 @@ def phonons(
     crystal = reference_state(crystal, calculator, relax_first, fmax, max_steps, "A phonon spectrum")
     found += small_supercell_warning(crystal, repeats, calculator)
     with _without_notices():
-        phonon = phonopy.Phonopy(_described(phonopy, crystal), np.diag(repeats), "auto", symprec=symprec, log_level=0)
+        phonon = phonopy.Phonopy(
+            _described(phonopy, crystal, kinds), np.diag(repeats), "auto", symprec=symprec,
+            distinguish_symbol_index=True, log_level=0,
+        )  # fmt: skip
         phonon.generate_displacements(distance=displacement)
     residual, forces = _forces(phonon, crystal, calculator)
     with _without_notices():
@@ -185,7 +198,7 @@ def phonons(
     if len(phonon.symmetry.pointgroup_operations) < len(phonon.primitive_symmetry.pointgroup_operations):
         found.append("The supercell has less symmetry than the crystal: repeat equivalent axes equally often.")
     found += _warnings(lowest, qpoint, exact, residual, sum_rule, thermodynamics)
-    formula = Atoms(phonon.primitive.symbols).get_chemical_formula("metal")
+    formula = Atoms(phonon.primitive.numbers).get_chemical_formula("metal")
     return PhononResult(
         formula, f"{spacegroup.international} ({spacegroup.number})", repeats, len(forces),
         displacement, bands, dos, thermodynamics, lowest, qpoint, exact, residual, sum_rule, phonon, crystal,
@@ -231,9 +244,10 @@ def _without_notices() -> Iterator[None]:
         yield
 
 
-def _described(phonopy: ModuleType, atoms: Atoms) -> Any:
+def _described(phonopy: ModuleType, atoms: Atoms, kinds: np.ndarray) -> Any:
+    # phonopy tells kinds of an element apart by numbers behind the symbol.
     return phonopy.structure.atoms.PhonopyAtoms(
-        symbols=atoms.get_chemical_symbols(),
+        symbols=[f"{symbol}{number or ''}" for symbol, number in zip(atoms.symbols, kind_numbers(atoms, kinds))],
         cell=atoms.cell.array,
         scaled_positions=atoms.get_scaled_positions(),
         masses=atoms.get_masses(),
@@ -243,7 +257,9 @@ def _described(phonopy: ModuleType, atoms: Atoms) -> Any:
 def _forces(phonon: Any, crystal: Atoms, calculator: Calculator) -> tuple[float, np.ndarray]:
     """Return the largest force of the perfect supercell, and the forces (displacements, atoms, 3) without it."""
     cells = [phonon.supercell, *phonon.supercells_with_displacements]
-    structures = [_as_atoms(cell, crystal) for cell in cells]
+    # Atoms of the supercell to those of the crystal, by way of the first copy of each in the supercell.
+    sources = np.array([phonon.supercell.u2u_map[copy] for copy in phonon.supercell.s2u_map])
+    structures = [arranged(crystal, sources, cell.cell, cell.scaled_positions) for cell in cells]
     perfect, *displaced = evaluate_all(structures, calculator)
     residual = float(np.linalg.norm(perfect.forces, axis=1).max())
     return residual, np.array([_net(found, perfect) for found in displaced])
@@ -251,13 +267,6 @@ def _forces(phonon: Any, crystal: Atoms, calculator: Calculator) -> tuple[float,
 
 def _net(found: Evaluation, perfect: Evaluation) -> np.ndarray:
     return found.forces - perfect.forces
-
-
-def _as_atoms(cell: Any, crystal: Atoms) -> Atoms:
-    atoms = Atoms(cell.symbols, scaled_positions=cell.scaled_positions, cell=cell.cell, pbc=True)
-    # Charge 0 and spin 1 of the structure, for a model that reads them.
-    atoms.info = dict(crystal.info)
-    return atoms
 
 
 def _force_constants(phonon: Any, forces: np.ndarray) -> float:
@@ -284,6 +293,12 @@ def _warnings(
         found.append(
             f"Imaginary modes, down to {-lowest:.3g}i THz at q = {where}, {what}; the thermodynamics leaves out "
             f"{100 * thermodynamics.left_out:.2g} % of the modes."
+        )
+    elif thermodynamics.left_out > MANY_LEFT_OUT:
+        found.append(
+            f"The thermodynamics leaves out {100 * thermodynamics.left_out:.0f} % of the modes, which have no "
+            "frequency on this mesh of wave vectors, such as the acoustic ones at Γ, so that heat capacity and "
+            "zero-point energy are too small: use a denser one (larger --mesh)."
         )
     if residual > 0.01:
         found.append(

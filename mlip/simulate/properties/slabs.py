@@ -10,9 +10,16 @@ import numpy as np
 from ase import Atoms
 
 from mlip.core.errors import SimulationError
+from mlip.simulate.properties.miller import indices_in, oriented, plane_cell, upright
+from mlip.simulate.properties.sites import READ, arranged, kind_numbers
+from mlip.simulate.properties.symmetry import primitive_cell
 
 MIN_VACUUM = 5.0
 """Å of empty space that a slab must have, or its two sides touch."""
+
+
+SYMPREC = 0.01
+"""Å within which the crystal is periodic."""
 
 
 @dataclass(frozen=True)
@@ -53,49 +60,109 @@ def check_miller(indices: Sequence[int]) -> tuple[int, int, int]:
 
 
 def cut_slabs(
-    crystal: Atoms, miller: tuple[int, int, int], thickness: float, vacuum: float
+    crystal: Atoms,
+    miller: tuple[int, int, int],
+    thickness: float,
+    vacuum: float,
+    *,
+    cell: np.ndarray | None = None,
+    kinds: np.ndarray | None = None,
 ) -> tuple[list[CutSlab], int]:
-    """Cut all terminations of a plane of the conventional cell.
+    """Cut all terminations of a plane.
 
     Args:
         crystal: relaxed.
-        miller: of the conventional cell.
+        miller: indices.
         thickness: Å, at least.
         vacuum: Å, at least.
+        cell: (3, 3) Å that the indices refer to; None: see `plane_cell`.
+        kinds: (atoms,) of sites that differ in more than the element, see `site_kinds`; None: the elements only.
 
     Returns:
-        Those with the composition of the crystal, and the number of others.
+        Those with the composition of the crystal, and the number of others. Each atom has the moment, charge and mass
+        of its kind.
     """
+    from pymatgen.core import Species, Structure
     from pymatgen.core.surface import SlabGenerator
-    from pymatgen.io.ase import AseAtomsAdaptor
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-    bare = Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=True)
+    cell = plane_cell(crystal).vectors if cell is None else cell
+    kinds = np.unique(crystal.numbers, return_inverse=True)[1] if kinds is None else kinds
+    # pymatgen tells sites apart by their species: a spin stands for the kind.
+    names = [
+        Species(symbol, spin=number) if number else Species(symbol)
+        for symbol, number in zip(crystal.symbols, kind_numbers(crystal, kinds))
+    ]
+    first = {kind: int(np.flatnonzero(kinds == kind)[0]) for kind in sorted(set(kinds.tolist()))}
+    sources = {names[number]: number for number in first.values()}
+    lattice, scaled, found = primitive_cell(crystal, SYMPREC, kinds)
+    # A cell in which the plane is (0 0 1): pymatgen's own is of several repeats for many planes.
+    turn = oriented(lattice, indices_in(cell, miller, lattice))
+    bare = _without_extras(crystal)
     with warnings.catch_warnings():
         # Of pymatgen and spglib about each other.
         warnings.simplefilter("ignore", DeprecationWarning)
-        structure = AseAtomsAdaptor.get_structure(bare)
-        conventional = SpacegroupAnalyzer(structure, symprec=0.01).get_conventional_standard_structure()
-        generator = SlabGenerator(
-            conventional, miller, thickness, vacuum, center_slab=True, lll_reduce=True, primitive=True
-        )
-        slabs = generator.get_slabs()
+        species = [names[first[kind]] for kind in found.tolist()]
+        structure = Structure(turn @ lattice, species, scaled @ np.linalg.inv(turn))
+        generator = SlabGenerator(structure, (0, 0, 1), thickness, vacuum, center_slab=True, primitive=False)
         formula = structure.composition.reduced_composition
         kept, dropped = [], 0
-        for slab in slabs:
+        for slab in generator.get_slabs():
             if not slab.composition.reduced_composition.almost_equals(formula):
                 dropped += 1
                 continue
-            atoms = Atoms(slab.atomic_numbers, slab.cart_coords, cell=slab.lattice.matrix, pbc=True)
-            atoms.info = dict(crystal.info)
+            like = [sources[site.specie] for site in slab]
+            atoms = arranged(bare, like, slab.lattice.matrix, slab.frac_coords)
+            atoms.set_cell(upright(slab.lattice.matrix))
             kept.append(CutSlab(atoms, miller, float(slab.shift), bool(slab.is_symmetric())))
     return kept, dropped
 
 
+def _without_extras(crystal: Atoms) -> Atoms:
+    """Return a copy with no more of each atom than its kind has."""
+    copy = crystal.copy()
+    for name in set(copy.arrays) - {"numbers", "positions", "masses", *READ}:
+        del copy.arrays[name]
+    return copy
+
+
 def gap(slab: Atoms) -> float:
     """Return the largest empty stretch along the normal of a and b, in Å, the periodic image included."""
-    a, b, c = slab.cell.array
-    normal = np.cross(a, b) / np.linalg.norm(np.cross(a, b))
-    period = abs(float(c @ normal))
-    heights = np.sort(slab.positions @ normal % period)
-    return float(np.diff([*heights, heights[0] + period]).max())
+    return _largest_gap(*_heights(slab))[0]
+
+
+def in_one_piece(slab: Atoms) -> Atoms:
+    """Return a copy whose atoms are all on one side of the vacuum, of a slab that is periodic along the third axis.
+
+    Layers that a program has wrapped to the other end of the cell come back; the highest layer, the one under the
+    largest empty stretch, stays where it is.
+    """
+    heights, period = _heights(slab)
+    _, top = _largest_gap(heights, period)
+    reduced = heights % period
+    wanted = np.where(reduced > top, reduced - period, reduced)
+    shifts = np.round((wanted - heights) / period)
+    shifts -= shifts[np.argmax(wanted)]
+    c = slab.cell.array[2]
+    copy = slab.copy()
+    copy.positions += shifts[:, None] * c * np.sign(c @ normal_of(slab))
+    return copy
+
+
+def normal_of(slab: Atoms) -> np.ndarray:
+    """Return the unit vector (3,) across a and b, along which heights are measured."""
+    normal = np.cross(*slab.cell.array[:2])
+    return normal / np.linalg.norm(normal)
+
+
+def _heights(slab: Atoms) -> tuple[np.ndarray, float]:
+    """Return the heights (atoms,) along the normal and their period, Å."""
+    normal = normal_of(slab)
+    return slab.positions @ normal, abs(float(slab.cell.array[2] @ normal))
+
+
+def _largest_gap(heights: np.ndarray, period: float) -> tuple[float, float]:
+    """Return the width of the largest gap, and the reduced height at which it begins."""
+    places = np.sort(heights % period)
+    widths = np.diff([*places, places[0] + period])
+    widest = int(np.argmax(widths))
+    return float(widths[widest]), float(places[widest])

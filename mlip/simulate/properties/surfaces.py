@@ -15,6 +15,8 @@ from mlip.core.errors import SimulationError
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, relax_all
 from mlip.simulate.properties.crystals import as_crystal, reference_state, require_neutral, without_constraints
+from mlip.simulate.properties.miller import PlaneCell, plane_cell
+from mlip.simulate.properties.sites import site_kinds
 from mlip.simulate.properties.slabs import MIN_VACUUM, check_miller, cut_slabs
 from mlip.simulate.properties.symmetry import require_spglib
 
@@ -61,18 +63,25 @@ class SurfaceResult:
 
     Attributes:
         formula: of the cell.
+        cell: that Miller indices refer to.
         surfaces: stoichiometric ones.
         warnings: sentences about what looks wrong.
     """
 
     formula: str
+    cell: PlaneCell
     surfaces: tuple[Surface, ...]
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers with their units in the names, ready for JSON."""
         found = [surface.as_dict() for surface in self.surfaces]
-        return {"formula": self.formula, "surfaces": found, "warnings": list(self.warnings)}
+        return {
+            "formula": self.formula,
+            "miller_indices_refer_to": self.cell.as_dict(),
+            "surfaces": found,
+            "warnings": list(self.warnings),
+        }
 
 
 def surface_energies(
@@ -89,9 +98,10 @@ def surface_energies(
     """Compute ``γ = (E(slab) − N E(bulk)) / 2A`` of all stoichiometric terminations (slabs of pymatgen).
 
     Args:
-        atoms: the crystal; not changed. Indices refer to its conventional cell.
+        atoms: the crystal; not changed. Its magnetic moments and charges go with the atoms into the slabs.
         calculator: of energies, forces and stress.
-        millers: of three indices each, or four of a hexagonal crystal.
+        millers: of three indices each, or four of a hexagonal cell. They refer to the cell given if it is a
+            conventional one, else to the conventional cell; see :func:`mlip.simulate.properties.miller.plane_cell`.
         thickness: Å, at least.
         vacuum: Å, at least.
         relax_first: relax positions and cell of the crystal first.
@@ -99,8 +109,8 @@ def surface_energies(
         max_steps: of each relaxation.
 
     Raises:
-        SimulationError: no crystal, one with a charge or an open shell, or that is not relaxed, indices that name no
-            plane, or too little vacuum.
+        SimulationError: no crystal, one with a charge, an open shell or non-collinear moments, or that is not relaxed,
+            indices that name no plane, or too little vacuum.
         StructureError: the calculator refuses a structure.
     """
     require_positive(thickness=thickness, fmax=fmax, max_steps=max_steps)
@@ -112,11 +122,15 @@ def surface_energies(
     require_spglib("A surface energy")
     crystal = as_crystal(atoms, "A surface energy")
     require_neutral(crystal, calculator, "A surface energy")
+    kinds = site_kinds(crystal, calculator, "A surface energy", masses=True)
     warnings = list(without_constraints(atoms))
     crystal = reference_state(crystal, calculator, relax_first, fmax, max_steps, "A surface energy")
+    cell = plane_cell(crystal)
+    if any(len(tuple(indices)) == 4 for indices in millers) and not cell.hexagonal:
+        raise SimulationError(f"Four Miller indices are for hexagonal axes; here they refer to {cell}: give three.")
     slabs = []
     for plane in planes:
-        cut, dropped = cut_slabs(crystal, plane, thickness, vacuum)
+        cut, dropped = cut_slabs(crystal, plane, thickness, vacuum, cell=cell.vectors, kinds=kinds)
         if dropped:
             warnings.append(
                 f"{dropped} termination(s) of {plane} have another composition than the crystal and are left out."
@@ -136,4 +150,4 @@ def surface_energies(
             "the thickness."
         )
     found.sort(key=lambda surface: surface.energy)
-    return SurfaceResult(crystal.get_chemical_formula(), tuple(found), tuple(warnings))
+    return SurfaceResult(crystal.get_chemical_formula(), cell, tuple(found), tuple(warnings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -53,38 +54,62 @@ def require_spglib(what: str) -> None:
         ) from error
 
 
-def find_symmetry(atoms: Atoms, symprec: float) -> Symmetry:
-    """Find the symmetry of a crystal within a distance in Å; magnetic moments and tags are not looked at.
+def find_symmetry(atoms: Atoms, symprec: float, kinds: np.ndarray | None = None) -> Symmetry:
+    """Find the symmetry of a crystal.
+
+    Args:
+        atoms: the crystal.
+        symprec: Å, within which it is symmetric.
+        kinds: (atoms,) numbers of the kinds of sites, such as those of `mlip.simulate.properties.sites.site_kinds`,
+            for moments to count; None: the elements only.
 
     Raises:
         ConfigError: spglib is not installed.
         SimulationError: spglib finds none, mostly because atoms are too close.
     """
-    require_spglib("The symmetry of a crystal")
-    import spglib
-
-    described = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    with warnings.catch_warnings():
-        # About how failures are told; both ways are handled here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            found = spglib.get_symmetry_dataset(described, symprec=symprec)
-        except spglib.SpglibError:
-            found = None
-    if found is None:
-        raise SimulationError(
-            f"spglib finds no symmetry within {symprec:g} Å in this structure of {len(atoms)} atoms: do two atoms "
-            "coincide?"
-        )
+    found = _ask_spglib("get_symmetry_dataset", atoms, kinds, symprec=symprec)
     cell = atoms.cell.array
+    # Supercells have each rotation many times.
+    whole = {rotation.tobytes(): rotation for rotation in found.rotations}.values()
     # x' = R x for columns of fractional coordinates; Cartesian columns are cellᵀ x.
-    rotations = np.array([cell.T @ rotation @ np.linalg.inv(cell.T) for rotation in found.rotations])
+    rotations = np.array([cell.T @ rotation @ np.linalg.inv(cell.T) for rotation in whole])
     # As spglib defines the matrix P of its transformation: (a b c)_structure = (a b c)_conventional P for columns.
     conventional = np.linalg.inv(found.transformation_matrix.T) @ cell
     return Symmetry(
         f"{found.international} ({found.number})", found.number, conventional, _distinct(rotations),
         found.equivalent_atoms, tuple(found.wyckoffs),
     )  # fmt: skip
+
+
+def primitive_cell(
+    atoms: Atoms, symprec: float, kinds: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a primitive cell in the axes of the structure: lattice vectors (3, 3) Å, fractional coordinates (n, 3) and
+    numbers (n,) of elements or, if ``kinds`` are given, of kinds; see `find_symmetry`, also for what it raises.
+    """
+    options = {"to_primitive": True, "no_idealize": True, "symprec": symprec}
+    lattice, scaled, numbers = _ask_spglib("standardize_cell", atoms, kinds, **options)
+    return lattice, scaled, numbers if kinds is None else numbers - 1
+
+
+def _ask_spglib(function: str, atoms: Atoms, kinds: np.ndarray | None, **options: Any) -> Any:
+    require_spglib("The symmetry of a crystal")
+    import spglib
+
+    described = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers if kinds is None else kinds + 1)
+    with warnings.catch_warnings():
+        # About how failures are told; both ways are handled here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            found = getattr(spglib, function)(described, **options)
+        except spglib.SpglibError:
+            found = None
+    if found is None:
+        raise SimulationError(
+            f"spglib finds no symmetry within {options['symprec']:g} Å in this structure of {len(atoms)} atoms: do two "
+            "atoms coincide?"
+        )
+    return found
 
 
 def _distinct(rotations: np.ndarray) -> np.ndarray:

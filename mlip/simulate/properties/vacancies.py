@@ -15,6 +15,7 @@ from mlip.core.errors import SimulationError
 from mlip.simulate.ensembles import require_positive
 from mlip.simulate.properties.batches import count_unconverged, relax_all
 from mlip.simulate.properties.crystals import as_crystal, reference_state, require_neutral, without_constraints
+from mlip.simulate.properties.sites import site_kinds
 from mlip.simulate.properties.supercells import check_repeats, repeats_for, widths
 from mlip.simulate.properties.symmetry import find_symmetry, require_spglib
 
@@ -110,8 +111,8 @@ def vacancies(
         symprec: Å, within which sites are equivalent.
 
     Raises:
-        SimulationError: no crystal, one with a charge or an open shell, or that is not relaxed, or parameters that make
-            no sense.
+        SimulationError: no crystal, one with a charge, an open shell or non-collinear moments, or that is not relaxed,
+            or parameters that make no sense.
         StructureError: the calculator refuses a structure.
     """
     require_positive(fmax=fmax, max_steps=max_steps, symprec=symprec)
@@ -123,7 +124,7 @@ def vacancies(
     if len(crystal) * math.prod(repeats) < 2:
         raise SimulationError("A supercell of a single atom leaves nothing around a vacancy: give a larger one.")
     crystal = reference_state(crystal, calculator, relax_first, fmax, max_steps, "A vacancy")
-    symmetry = find_symmetry(crystal, symprec)
+    symmetry = find_symmetry(crystal, symprec, site_kinds(crystal, calculator, "A vacancy"))
     perfect = crystal.repeat(repeats)
     if widths(perfect).min() < NARROW:
         warnings.append(

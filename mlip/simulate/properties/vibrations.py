@@ -17,6 +17,10 @@ from mlip.simulate.properties.batches import evaluate_all
 IMAGINARY = 30.0
 """cm⁻¹ by which a frequency must be imaginary to count."""
 
+STRAIGHT = 0.03
+"""Å; a molecule whose atoms are all nearer to its axis is linear. Relaxed linear molecules are off by less, and in real
+bent ones an atom is a few times farther, however long they are; ratios of moments of inertia fall with the length."""
+
 PER_CM = units.invcm
 """1 cm⁻¹ in eV."""
 
@@ -52,7 +56,8 @@ class Vibrations:
 def vibrations(atoms: Atoms, calculator: Calculator, displacement: float = 0.01) -> Vibrations:
     """Compute the harmonic vibrations around a structure from central differences of the forces.
 
-    Translations, and for molecules rotations, are projected out where no atom is held.
+    Translations, and for molecules rotations (two of a linear one, see `STRAIGHT`), are projected out where no atom is
+    held.
 
     Args:
         atoms: at a stationary point; not changed. Atoms fixed by ``FixAtoms`` are held.
@@ -60,7 +65,7 @@ def vibrations(atoms: Atoms, calculator: Calculator, displacement: float = 0.01)
         displacement: Å.
 
     Raises:
-        SimulationError: all atoms are held, or other constraints than ``FixAtoms``.
+        SimulationError: a single atom, all atoms are held, or other constraints than ``FixAtoms``.
         StructureError: the calculator refuses the structure.
     """
     require_positive(displacement=displacement)
@@ -70,6 +75,8 @@ def vibrations(atoms: Atoms, calculator: Calculator, displacement: float = 0.01)
     free = np.setdiff1d(np.arange(len(atoms)), held)
     if not len(free):
         raise SimulationError("All atoms are held: nothing can vibrate.")
+    if len(atoms) == 1:
+        raise SimulationError("A single atom has no vibrations: it can only move as a whole.")
     structures = []
     for atom, axis, sign in ((a, x, s) for a in free for x in range(3) for s in (1, -1)):
         copy = atoms.copy()
@@ -97,7 +104,9 @@ def _internal(atoms: Atoms, roots: np.ndarray) -> np.ndarray:
     moves = [np.tile(axis, len(atoms)) for axis in np.eye(3)]
     if not atoms.pbc.any():
         arms = atoms.positions - atoms.get_center_of_mass()
-        moves += [np.cross(axis, arms).ravel() for axis in np.eye(3)]
-    left, sizes, _ = np.linalg.svd((np.array(moves) * roots).T, full_matrices=True)
-    # A linear molecule has two rotations.
-    return left[:, int((sizes > 1e-6 * sizes[0]).sum()) :]
+        # The first axis is that of a linear molecule, about which it does not turn.
+        axes = np.linalg.svd(arms * roots.reshape(-1, 3), full_matrices=True)[2]
+        off = np.linalg.norm(np.cross(arms, axes[0]), axis=1).max()
+        moves += [np.cross(axis, arms).ravel() for axis in axes[1 if off < STRAIGHT else 0 :]]
+    left = np.linalg.svd((np.array(moves) * roots).T, full_matrices=True)[0]
+    return left[:, len(moves) :]

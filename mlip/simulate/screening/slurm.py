@@ -87,7 +87,12 @@ class SlurmExecutor(Executor):
         made = [folder for folder in (shared, *shared.parents) if not folder.exists()]
         try:
             with self.clusters() as cluster:
-                return cluster.job_script()
+                script = cluster.job_script()
+                # While the folder is there: each removes itself when it is closed, in the end at the latest.
+                for name, value in vars(cluster).items():
+                    if name.startswith("_job_") and hasattr(value, "close"):
+                        value.close()
+                return script
         finally:
             if made:
                 # Of nobody else: certificates for workers that will not be.

@@ -146,6 +146,20 @@ class TestHull:
         with pytest.raises(SimulationError):
             read_entries(tmp_path / "none.json")
 
+    def test_an_element_below_its_reference_is_told(self) -> None:
+        entries = [Entry("better", "Cu2", -8.4), Entry("same", "Cu", -4.0005), Entry("mix", "Cu3Au", -15.2)]
+        better, same, mix = energies_above_hull(entries, self.references)
+        (text,) = better.warnings
+        assert "'better' (-4.2000 eV/atom) lies below the reference 'A' of Cu (-4.0000)" in text
+        assert better.as_dict()["warnings"] == [text]
+        assert not same.warnings + mix.warnings
+        assert mix.formation_energy == pytest.approx((-15.2 + 3 * 4.2 + 3) / 4)
+
+    def test_charged_structures_are_refused(self) -> None:
+        ion = Atoms("H", info={"charge": 1, "spin": 1})
+        with pytest.raises(SimulationError, match="'ion' has the charge 1: "):
+            relaxed_entries([("atom", Atoms("H", info={"charge": 0, "spin": 2})), ("ion", ion)], EMT())
+
     def test_missing_element(self) -> None:
         with pytest.raises(SimulationError, match="element\\(s\\) O"):
             energies_above_hull([Entry("x", "CuO", -1.0)], self.references)

@@ -13,6 +13,7 @@ from scipy.optimize import minimize_scalar
 from mlip.calculators.ase import MLIPCalculator
 from mlip.core.errors import SimulationError, StructureError
 from mlip.core.units import GPA
+from mlip.simulate.properties.elastic import elastic_constants
 from mlip.simulate.properties.eos import BirchMurnaghan, equation_of_state, fit_birch_murnaghan
 from tests.simulate.pair_model import PairModel, fcc_energy
 
@@ -66,6 +67,23 @@ def test_relaxed_ions_are_softer() -> None:
     assert (free.energies < fixed.energies - 1e-4).all()
     assert free.relaxed_ions
     assert not fixed.relaxed_ions
+
+
+@pytest.mark.slow
+def test_bulk_modulus_of_a_tetragonal_crystal_is_that_of_hydrostatic_pressure() -> None:
+    """Reuss' mean of the elastic constants, which another function computes from stresses; Voigt's at fixed shape."""
+    atoms = Atoms("CuAu", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[2.7, 2.7, 3.6], pbc=True)
+    constants = elastic_constants(atoms, EMT(), relax_first=True, fmax=1e-5)
+    assert constants.moduli.bulk_voigt > 1.01 * constants.moduli.bulk_reuss
+    free, kept = (
+        equation_of_state(atoms, EMT(), relax_first=True, relax_shape=shape, span=0.01, fmax=1e-5)
+        for shape in (True, False)
+    )
+    assert free.curve.b0 == pytest.approx(constants.moduli.bulk_reuss, rel=2e-3)
+    assert kept.curve.b0 == pytest.approx(constants.moduli.bulk_voigt, rel=2e-3)
+    np.testing.assert_allclose(free.volumes, kept.volumes, rtol=1e-6)
+    assert free.relaxed_shape
+    assert not kept.relaxed_shape
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from ase.optimize import BFGS, FIRE
 from ase.vibrations import Vibrations as AseVibrations
 
 from mlip.calculators.ase import MLIPCalculator
-from mlip.core.errors import MlipError
+from mlip.core.errors import MlipError, SimulationError
 from mlip.simulate.properties.neb import nudged_elastic_band
 from mlip.simulate.properties.vibrations import vibrations
 from tests.simulate.pair_model import PairModel
@@ -97,6 +97,31 @@ def test_vibrations_as_ase(tmp_path: Path) -> None:
     assert len(vibrations(molecule("N2"), EMT()).wavenumbers) == 1
 
 
+@pytest.mark.parametrize("off", [0, 1e-7, 1e-5, 1e-3, 0.02])
+def test_a_linear_molecule_keeps_all_its_bending(off: float) -> None:
+    atoms = Atoms("OCO", [[-1.21, 0, 0], [0, off * 0.6, off * 0.8], [1.21, 0, 0]])
+    atoms.rotate(40, (1, 2, 3))
+    found = vibrations(atoms, EMT())
+    assert len(found.wavenumbers) == 4
+    assert found.wavenumbers[0] == pytest.approx(found.wavenumbers[1], abs=20)
+
+
+def test_bent_molecules_turn_about_three_axes() -> None:
+    """However long they are: smallest over largest moment of inertia is 1e-2 in isocyanic acid, 1e-4 in the chain."""
+    acid = Atoms("HNCO", [[-0.565, 0.829, 0], [0, 0, 0], [1.214, 0, 0], [2.377, 0, 0]])
+    assert len(vibrations(acid, EMT()).wavenumbers) == 6
+    chain = Atoms("C12OH", [[1.3 * k, 0, 0] for k in range(13)] + [[15.9, 0.91, 0]])
+    moments = chain.get_moments_of_inertia()
+    assert moments[0] < 3e-4 * moments[-1]
+    assert len(vibrations(chain, EMT()).wavenumbers) == 3 * 14 - 6
+
+
+def test_a_single_atom_does_not_vibrate() -> None:
+    for atoms in (Atoms("H"), bulk("Cu")):
+        with pytest.raises(SimulationError, match="A single atom has no vibrations"):
+            vibrations(atoms, EMT())
+
+
 def wrong_ends() -> dict[str, tuple[Atoms, Atoms, str]]:
     first, last = hop()
     fewer, other, mixed, moved, wider, open_ = (last.copy() for _ in range(6))
@@ -106,6 +131,8 @@ def wrong_ends() -> dict[str, tuple[Atoms, Atoms, str]]:
     moved.positions[0] += 1.0
     wider.set_cell(wider.cell.array * 1.1)
     open_.pbc = False
+    charged, triplet = last.copy(), last.copy()
+    charged.info["charge"], triplet.info["spin"] = 1, 3
     return {
         "count": (first, fewer, "9 and 8"),
         "elements": (first, other, "is Au in one and Cu"),
@@ -113,6 +140,8 @@ def wrong_ends() -> dict[str, tuple[Atoms, Atoms, str]]:
         "held": (first, moved, "held by a constraint"),
         "cell": (first, wider, "same cell"),
         "axes": (first, open_, "same axes"),
+        "charge": (first, charged, "same charge; they have 0 and 1"),
+        "spin": (triplet, first, "same spin; they have 3 and 1"),
         "same": (first, first, "same structure"),
         "one atom": (Atoms("Cu"), Atoms("Cu", [[1, 0, 0]]), "single atom"),
         "collision": (
@@ -128,6 +157,29 @@ def test_refusals(case: str) -> None:
     first, last, match = wrong_ends()[case]
     with pytest.raises(MlipError, match=match):
         nudged_elastic_band(first, last, EMT(), images=3)
+
+
+def test_charges_that_are_the_same_and_moments_that_are_not() -> None:
+    first, last = hop()
+    first.info.update(charge=0, spin=1)
+    last.set_initial_magnetic_moments([1.0] * len(last))
+    nudged_elastic_band(first, last, EMT(), images=1, climb=False, max_steps=1)
+    model = MLIPCalculator(PairModel(), kernels="off")
+    model.given = {"charge": 1}
+    with pytest.raises(SimulationError, match="they have 0 and 1"):
+        nudged_elastic_band(first, last, model, images=1)
+
+
+def test_without_climbing_the_barrier_is_the_top_of_the_curve() -> None:
+    ends = hop()
+    band, climbed = (
+        nudged_elastic_band(*ends, EMT(), images=2, climb=climb, relax_ends=True, fmax=0.1) for climb in (False, True)
+    )
+    assert band.forward == band.curve[:, 1].max() == band.as_dict()["barrier_forward_eV"]
+    assert band.forward > band.energies.max() + 0.02
+    assert band.backward == pytest.approx(band.forward - band.energies[-1])
+    assert band.forward == pytest.approx(climbed.forward, abs=0.02)
+    assert climbed.forward == climbed.energies.max()
 
 
 def test_warnings() -> None:

@@ -53,6 +53,7 @@ def test_pair_crystal_has_the_dispersion_in_closed_form() -> None:
     assert result.formula == "Cu"
     assert result.stable
     assert not result.warnings
+    assert result.as_dict()["atoms_primitive"] == 1
     assert result.sum_rule < 1e-8
     assert [segment.labels for segment in result.bands][:3] == [("Γ", "X"), ("X", "U"), ("K", "Γ")]
 
@@ -152,6 +153,15 @@ def test_left_handed_cell_is_the_same_crystal() -> None:
 def test_refusals(atoms: Atoms, options: dict, match: str) -> None:
     with pytest.raises(SimulationError, match=match):
         phonons(atoms, EMT(), **options)
+
+
+def test_a_mesh_of_a_single_point_is_told() -> None:
+    """All modes of a cell of one atom have no frequency at Γ: no heat capacity, and no sign of it otherwise."""
+    result = phonons(bulk("Cu", a=3.5899), EMT(), supercell=(2, 2, 2), **{**COARSE, "mesh": 2.0})
+    assert result.thermodynamics.left_out == 1
+    assert result.thermodynamics.heat_capacity[1] == 0
+    assert any("leaves out 100 % of the modes" in text for text in result.warnings)
+    assert any("larger --mesh" in text for text in result.warnings)
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def test_job_script(tmp_path: Path) -> None:
     assert "tls://" in command
     assert "--tls-key" in command
     assert {path.name for path in tmp_path.iterdir()} == {"m"}
+    assert not found.stderr
 
 
 @pytest.mark.slow

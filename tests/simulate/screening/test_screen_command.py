@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from ase.build import molecule
@@ -117,6 +118,10 @@ def test_restart_and_folders_that_are_there(run) -> None:
         (("all.xyz", "--points", "7"), ConfigError, "relax has no option 'points'"),
         (("all.xyz", "--task", "eos", "--cell"), ConfigError, "eos has no option 'relax_cell'"),
         (("all.xyz", "--fmax", "-1"), SimulationError, "fmax"),
+        (("all.xyz", "--fmax", "0"), SimulationError, "must be a positive number"),
+        (("all.xyz", "--task", "eos", "--span", "0"), SimulationError, "must be a positive number"),
+        (("all.xyz", "--executor", "slurm", "--cores", "0"), ConfigError, "at least one core, got --cores 0"),
+        (("all.xyz", "--cores", "0"), ConfigError, "--cores is an option of --executor slurm"),
         (("all.xyz", "--tries", "0"), ConfigError, "above 0"),
         (("all.xyz", "--timeout", "0"), ConfigError, "above 0"),
         (("all.xyz", "--memory", "lots"), ConfigError, "such as 4GB or 500MB, got 'lots'"),
@@ -130,6 +135,33 @@ def test_mistakes(run, words: tuple[str, ...], kind: type[Exception], message: s
     with pytest.raises(kind, match=message):
         run(*words)
     assert not list(Path().glob("screen_*"))
+
+
+@pytest.mark.parametrize("words", [("--fmax", "0"), ("--steps", "0")])
+def test_zeros_are_refused_as_by_relax(run, words: tuple[str, ...]) -> None:
+    pytest.importorskip("distributed")
+    write("all.xyz", crystals(1))
+    said = []
+    for command in ("relax", "screen"):
+        with pytest.raises(SimulationError) as found:
+            run("all.xyz", *words, command=command)
+        said.append(str(found.value))
+    assert said[0] == said[1]
+
+
+def test_the_example_of_the_documentation_reads_the_best(run) -> None:
+    pytest.importorskip("distributed")
+    Path("candidates").mkdir()
+    for number, atoms in enumerate(crystals(2)):
+        write(f"candidates/{number}.cif", atoms)
+    Path("candidates/00.cif").write_text("no crystal")
+    assert run("candidates/*.cif", "--steps", 3)[0] == 1
+    text = (Path(__file__).parents[3] / "docs/screening.md").read_text(encoding="utf-8")
+    (example,) = (block.split("```")[0] for block in text.split("```python\n")[1:] if "nanargmax" in block)
+    names: dict = {}
+    exec(example, names)
+    assert np.isnan(names["gains"]).sum() == 1
+    assert names["best"].get_potential_energy() < 0
 
 
 def test_workers_that_do_not_start_leave_nothing(run, monkeypatch: pytest.MonkeyPatch) -> None:

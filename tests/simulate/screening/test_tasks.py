@@ -78,6 +78,7 @@ def test_phonons() -> None:
     assert [found[number].status for number in range(2)] == [DONE, FAILED]
     alone = phonons(some[0].atoms, MLIPCalculator(PairModel()), **asdict(task))
     assert set(found[0].values) == set(task.columns)
+    assert (found[0].values["formula_primitive"], found[0].values["atoms_primitive"]) == ("Cu", 1)
     assert found[0].values["highest_frequency"] == pytest.approx(alone.highest, abs=1e-6)
     assert found[0].values["lowest_frequency"] == pytest.approx(alone.lowest, abs=1e-6)
     assert found[0].values["heat_capacity_300K"] == pytest.approx(

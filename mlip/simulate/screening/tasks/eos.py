@@ -26,6 +26,7 @@ class EosTask(ScreeningTask):
     span: float = 0.08
     points: int = 9
     relax_ions: bool = True
+    relax_shape: bool = True
     relax_first: bool = False
     fmax: float = 0.005
     max_steps: int = 500

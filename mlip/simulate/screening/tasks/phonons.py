@@ -16,6 +16,7 @@ from mlip.simulate.screening.task import Item, ScreeningTask
 from mlip.simulate.screening.tasks.one_by_one import Found, one_by_one
 
 _CELL = "of the primitive cell"
+_MOLE = "of a mole of primitive cells"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class PhononTask(ScreeningTask):
     name = "phonons"
     dtype = "float64"
     columns = {  # noqa: RUF012
+        "formula_primitive": Column(_CELL, "text"),
+        "atoms_primitive": Column("in the primitive cell, which extensive quantities are of", "integer"),
         "spacegroup": Column("symbol and number", "text"),
         "supercell": Column("repetitions of the cell along its axes", "text"),
         "displacements": Column("supercells with a displaced atom", "integer"),
@@ -40,8 +43,8 @@ class PhononTask(ScreeningTask):
         "highest_frequency": Column("on the path", unit="THz"),
         "zero_point_energy": Column(_CELL, unit="eV"),
         "free_energy_300K": Column(_CELL, unit="eV"),
-        "entropy_300K": Column(_CELL, unit="J/K/mol"),
-        "heat_capacity_300K": Column(_CELL, unit="J/K/mol"),
+        "entropy_300K": Column(_MOLE, unit="J/K/mol"),
+        "heat_capacity_300K": Column(_MOLE, unit="J/K/mol"),
         "residual_force": Column("largest force without a displacement; it was subtracted", unit="eV/A"),
         "sum_rule": Column("by which the acoustic sum rule was missed; it was corrected", unit="eV/A2"),
         "gamma_frequencies": Column("at the zone centre", "numbers", "THz"),
@@ -69,6 +72,8 @@ class PhononTask(ScreeningTask):
         result = phonons(atoms, calculator, **asdict(self))
         found, thermo = result.as_dict(), result.thermodynamics
         values = {
+            "formula_primitive": result.formula,
+            "atoms_primitive": found["atoms_primitive"],
             "spacegroup": result.spacegroup,
             "supercell": "x".join(map(str, result.repeats)),
             "displacements": result.num_displacements,
