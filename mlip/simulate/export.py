@@ -1,4 +1,4 @@
-"""Trajectories for other programs: extended XYZ, and HDF5 in the H5MD layout that MDAnalysis and OVITO read."""
+"""Trajectories for other programs: extended XYZ, which OVITO reads, and HDF5 in the H5MD layout of MDAnalysis."""
 
 from __future__ import annotations
 
