@@ -27,6 +27,10 @@ from mlip.simulate.constraints import STRAIGHT
 CHAIN = ("_thermostat._eta", "_thermostat._p_eta")
 """Coordinates and momenta of a Nosé–Hoover chain, as ASE names them."""
 
+SMOOTH = 0.5
+"""Product of friction and time step up to which ASE's Langevin integrator (Vanden-Eijnden and Ciccotti, 2006) is true:
+free particles are 0.6 % too cold at 0.5, 0.6 % too hot at 1, 10 % at 1.5, 40 % at 2; from 4 on nothing is stable."""
+
 
 class Ensemble(ABC):
     """What the dynamics samples.
@@ -52,6 +56,10 @@ class Ensemble(ABC):
             SimulationError: says what is wrong.
         """
         require_positive(temperature=self.temperature)
+
+    def timestep_problem(self, timestep: float) -> str | None:
+        """Return why a time step in fs is too long for the thermostat, or None."""
+        return None
 
     @abstractmethod
     def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
@@ -137,6 +145,16 @@ class LangevinNVT(Ensemble):
         super().check(atoms)
         require_positive(friction=self.friction)
 
+    def timestep_problem(self, timestep: float) -> str | None:
+        """Compare the time step with the time in which friction stops an atom."""
+        product = self.friction * timestep / 1000
+        if product <= SMOOTH:
+            return None
+        return (
+            f"A friction of {self.friction:g} 1/ps is much for steps of {timestep:g} fs: the product is {product:.3g} "
+            f"and the temperature wrong above {SMOOTH:g} (40 % at 2). Take at most {1000 * SMOOTH / timestep:.3g} 1/ps."
+        )
+
     def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
         """Return ASE's Langevin integrator; the centre of mass diffuses, as it should."""
         friction = self.friction / (1000 * FS)
@@ -170,7 +188,13 @@ class BussiNVT(Ensemble):
         require_positive(thermostat_time=self.time_constant)
 
     def integrator(self, atoms: Atoms, timestep: float, freedom: int, rng: np.random.Generator) -> MolecularDynamics:
-        """Return ASE's Bussi integrator for our count of the degrees of freedom."""
+        """Return ASE's Bussi integrator for our count of the degrees of freedom.
+
+        Raises:
+            SimulationError: nothing moves, which no scaling changes.
+        """
+        if atoms.get_kinetic_energy() <= 1e-12:
+            raise SimulationError("Bussi's thermostat scales velocities, and here are none: draw some or use Langevin.")
         dynamics = Bussi(atoms, timestep * FS, temperature_K=self.temperature, taut=self.time_constant * FS, rng=rng)
         # ASE counts 3 N, which would heat a molecule of N atoms by a factor N / (N - 2).
         dynamics.ndof = freedom

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 
 from mlip.core.errors import MlipError, StructureError
+from mlip.data.formats.pymatgen_structure import read_held
 from mlip.data.formats.pymatgen_structure import read_structure as from_pymatgen
+from mlip.simulate.poscar import as_constraints
 from mlip.simulate.structures import read_frames, structure_problem
 
 if TYPE_CHECKING:
@@ -166,10 +168,7 @@ def _load_json(path: Path) -> Any:
 def _structures_of_json(data: Any, where: str, key: str) -> Iterator[tuple[str, Atoms | MlipError]]:
     """Find every pymatgen structure below a value: alone, in entries, in lists, in the nested dicts of MPtrj."""
     if isinstance(data, dict) and "lattice" in data and "sites" in data:
-        try:
-            yield key or "0", from_pymatgen(data, f"{where}#{key}" if key else where)
-        except MlipError as error:
-            yield key or "0", error
+        yield key or "0", _of_pymatgen(data, f"{where}#{key}" if key else where)
     elif isinstance(data, dict) and isinstance(data.get("structure"), dict):
         named = data.get("entry_id") or data.get("material_id")
         yield from _structures_of_json(data["structure"], where, str(named) if named and "/" not in key else key)
@@ -177,6 +176,15 @@ def _structures_of_json(data: Any, where: str, key: str) -> Iterator[tuple[str, 
         for name, value in data.items() if isinstance(data, dict) else enumerate(data):
             if isinstance(value, dict | list):
                 yield from _structures_of_json(value, where, f"{key}/{name}" if key else str(name))
+
+
+def _of_pymatgen(data: Any, where: str) -> Atoms | MlipError:
+    try:
+        atoms = from_pymatgen(data, where)
+        atoms.set_constraint(as_constraints(read_held(data, where)))
+    except MlipError as error:
+        return error
+    return atoms
 
 
 def _is_store(path: Path) -> bool:

@@ -62,8 +62,9 @@ def run_md(
     restart at the last step only summarises: a run may have been killed before its results were written.
 
     A restart of another structure, with other masses, constraints, charge or spin, or with another model is refused.
-    Ensemble, temperature, time step and precision may change, which is noted. A ramp that is changed begins at the
-    restart. While a run goes on, another process that would write the same files is refused.
+    Ensemble, temperature, time step and precision may change, which is noted. Net momentum and rotation are taken out
+    when an ensemble that conserves them follows another one. A ramp that is changed begins at the restart. While a run
+    goes on, another process that would write the same files is refused.
 
     Args:
         atoms: the structure; of a restart the one that the run was begun with.
@@ -79,7 +80,7 @@ def run_md(
         checkpoint_interval: steps between checkpoints; there is one at the start and at the end, too.
         final_temperature: K, of the thermostat at the last step, with a straight line from step 0 (or from where
             the ramp was changed); None keeps it.
-        keep_velocities: start from the velocities in ``atoms`` (less net momentum and rotation).
+        keep_velocities: start from the velocities in ``atoms``, less net momentum and rotation, whatever the ensemble.
         limits: where to stop; by default 10 000 K or ten times the temperature, whichever is more.
         callback: called after every step.
         alone: whether Ctrl-C becomes a `SimulationError`; False among other runs, which it must stop, too.
@@ -122,7 +123,7 @@ def run_md(
         start.atoms.get_forces()  # A structure that the calculator refuses must leave no files.
         if start.restarted:
             refuse_other_energy(files.checkpoint or files.trajectory, start.potential, start.atoms)
-        _note(start, timestep, steps, notify)
+        _note(start, ensemble, timestep, steps, notify)
         loop = MDLoop(
             dynamics=ensemble.integrator(start.atoms, timestep, freedom, rng),
             ensemble=ensemble,
@@ -159,12 +160,12 @@ def _refuse_done(start: Start, steps: int, files: MDFiles) -> None:
         )
 
 
-def _note(start: Start, timestep: float, steps: int, notify: Callable[[str], None] | None) -> None:
+def _note(start: Start, ensemble: Ensemble, timestep: float, steps: int, notify: Callable[[str], None] | None) -> None:
     """Collect what the user should know, and say it."""
-    if not start.restarted:
-        problem = timestep_problem(start.atoms, timestep)
-        if problem is not None:
-            start.notes.append(problem)
+    problems = [ensemble.timestep_problem(timestep)]
+    if start.timestep != timestep:
+        problems.append(timestep_problem(start.atoms, timestep))
+    start.notes += [problem for problem in problems if problem is not None and problem not in start.notes]
     if steps == start.step:
         start.notes.append("All steps had been done before: only the results were written.")
     for note in start.notes if notify is not None else ():
@@ -252,6 +253,8 @@ def _run(
         log = stack.enter_context(ThermoLog(files.thermo, start.step if start.recorded else None, start.since))
         if files.trajectory is not None:
             frames = stack.enter_context(FrameWriter(files.trajectory, append=start.recorded))
+        if start.recorded and start.since == start.step:
+            save(start.step)  # That the settings have changed is known from now on, whenever the run is killed.
         loop.save = save
         if loop.selection is not None:
             # However the run ends: what came before an explosion is worth labelling.

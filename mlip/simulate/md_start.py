@@ -77,6 +77,7 @@ class Start:
         ramp: step and temperature in K at which the ramp of the thermostat began, if there is one.
         seed: of the random numbers.
         potential: eV, that the structure had before; None if it is not known.
+        timestep, ensemble: fs and name, before; None if there was no before.
     """
 
     atoms: Atoms
@@ -89,6 +90,8 @@ class Start:
     ramp: tuple[int, float] = (0, 0.0)
     seed: int = 0
     potential: float | None = None
+    timestep: float | None = None
+    ensemble: str | None = None
 
     @property
     def restarted(self) -> bool:
@@ -124,7 +127,7 @@ def begin(
     refuse_others(files.checkpoint, found.traits, traits)
     start = Start(atoms.copy(), found.step, found.origin, list(found.notes), found.recorded, checkpoint=found)
     start.ramp, start.seed, start.potential = found.ramp, found.seed, found.potential
-    start.since = found.since
+    start.since, start.ensemble = found.since, found.ensemble
     start.atoms.info.update(inherited(found.traits, traits))
     # As arrays: setters would apply constraints to what has gone through them already.
     start.atoms.cell[:] = found.cell
@@ -143,7 +146,7 @@ def begin(
     _take_up_ramp(start, found, settings)
     if seed != found.seed and OTHER_SEED not in start.notes:
         start.notes.append(OTHER_SEED)
-    before = found.settings.get("timestep", settings["timestep"])
+    before = start.timestep = found.settings.get("timestep", settings["timestep"])
     if before != settings["timestep"]:
         start.origin = found.step, found.origin[1] + (found.step - found.origin[0]) * before
     return start
@@ -214,6 +217,7 @@ def _from_frame(atoms: Atoms, files: MDFiles, ensemble: Ensemble, settings: Mapp
     step = int(frame.info["step"])
     start = Start(frame, step, (step, float(frame.info["time_fs"])), recorded=True, since=step)
     start.potential = getattr(frame.calc, "results", {}).get("energy")
+    start.timestep, start.ensemble = frame.info.get("timestep_fs"), frame.info.get("ensemble")
     start.notes.append(f"Continued from step {start.step}.")
     if ensemble.inner:
         start.notes.append("The inner variables of the thermostat (and barostat) started afresh.")
@@ -249,19 +253,21 @@ def _same_structure(atoms: Atoms, numbers: np.ndarray, pbc: np.ndarray, path: ob
 def set_velocities(start: Start, ensemble: Ensemble, rng: np.random.Generator, keep: bool) -> int:
     """Draw or keep velocities; return the number of degrees of freedom that carry heat.
 
+    Those that are kept lose net momentum and rotation, which are no heat, whatever the ensemble; those of a restart
+    only where the ensemble was changed: Langevin dynamics leaves the whole moving, and others would keep that.
+
     Raises:
         SimulationError: there are no velocities to keep, or nothing can move.
     """
     atoms = start.atoms
-    if start.checkpoint is not None:
+    if start.checkpoint is not None and start.checkpoint.ensemble == ensemble.name:
         # Counted anew, rotations of a molecule that is almost linear might come out otherwise.
-        same = start.checkpoint.ensemble == ensemble.name
-        return start.checkpoint.freedom if same else degrees_of_freedom(atoms, ensemble.momentum_conserved)
+        return start.checkpoint.freedom
     if not (keep or start.restarted):
         draw_velocities(atoms, ensemble.temperature, rng)
     elif not atoms.has("momenta"):
         raise SimulationError("The structure has no velocities to keep. Let them be drawn.")
-    elif not start.restarted and ensemble.momentum_conserved:
+    elif not start.restarted or (ensemble.momentum_conserved and start.ensemble != ensemble.name):
         remove_rigid_motion(atoms)
     freedom = degrees_of_freedom(atoms, ensemble.momentum_conserved)
     if freedom <= 0:

@@ -16,9 +16,11 @@ from mlip.core.errors import SimulationError, SimulationInterrupted, StructureEr
 from mlip.core.units import GPA
 from mlip.simulate.cell_filter import CellFilter
 from mlip.simulate.contacts import closest_contact, count_pieces, require_apart
-from mlip.simulate.relax_optimizers import OPTIMIZERS, make_optimizer
+from mlip.simulate.relax_optimizers import OPTIMIZERS, failed_searches, make_optimizer
 from mlip.simulate.relax_result import RelaxationResult, RelaxationStep, RelaxOptions
 from mlip.simulate.relax_symmetry import SYMPREC, SpaceGroup, keep_symmetry, refined, require_crystal, space_group
+from mlip.simulate.scaled_constraint import corrected
+from mlip.simulate.springs import describe_pull, require_no_pull
 from mlip.simulate.trajectory import FrameWriter
 from mlip.simulate.uncertainty import spreads
 
@@ -54,6 +56,7 @@ def relax(
 
     With ``relax_cell`` positions and the logarithm of the deformation of the cell are relaxed together
     (ASE's ``FrechetCellFilter``). Of a slab or wire only strains along the periodic directions are relaxed.
+    Constraints that pull, such as ``Hookean``, act on the way; energies are the model's without them.
 
     Args:
         atoms: the structure.
@@ -109,6 +112,7 @@ def relax_with(
     """Relax a structure as `relax` does, except that Ctrl-C is not turned into an error."""
     mask = _checked(atoms, options)
     constraints, atoms = atoms.copy().constraints, atoms.copy()
+    atoms.set_constraint(corrected(constraints))
     group = _group(atoms, options)
     if options.keep_symmetry:
         keep_symmetry(atoms, options.symprec)
@@ -159,6 +163,8 @@ def _checked(atoms: Atoms, options: RelaxOptions) -> np.ndarray | None:
     if options.keep_symmetry or options.refine_symmetry:
         require_crystal(atoms, "Keeping the symmetry" if options.keep_symmetry else "Refining the symmetry")
     mask = cell_mask(atoms) if options.relax_cell else None
+    if options.relax_cell:
+        require_no_pull(atoms)
     require_apart(atoms, "In the starting structure")
     return mask
 
@@ -221,7 +227,8 @@ def _optimise(
     optimizer.attach(record)
     try:
         converged = bool(optimizer.run(fmax=options.fmax, steps=options.max_steps))
-        return converged, f"within {options.max_steps} steps"
+        failed = failed_searches(optimizer)
+        return converged, f"within {options.max_steps} steps" + (f", with {failed} failed line searches" * bool(failed))
     except _Stop as stop:
         return False, f"but stopped, because {stop}"
     except (StructureError, np.linalg.LinAlgError) as error:
@@ -235,7 +242,8 @@ def _optimise(
 
 
 def _measure(atoms: Atoms, step: int, mask: np.ndarray | None, options: RelaxOptions) -> RelaxationStep:
-    energy = float(atoms.get_potential_energy())
+    # As in the files: a spring is no part of the model.
+    energy = float(atoms.get_potential_energy(apply_constraint=False))
     fmax = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
     stress_max = None
     if mask is not None:
@@ -281,6 +289,9 @@ def _warnings(
     after = count_pieces(atoms)
     if after > pieces:
         found.append(f"The structure fell apart: it had {pieces} connected piece(s) at the start and has {after} now.")
+    pull = describe_pull(atoms)
+    if pull is not None:
+        found.append(pull)
     kept = [0 if group is None else group.operations for group in groups]
     if options.keep_symmetry and kept[1] < kept[0]:
         found.append(f"The space group was {groups[0]} and is {groups[1]}, though it was to be kept.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ase import Atoms
 
 from mlip.calculators.ase import MLIPCalculator
+from mlip.simulate.carried import without_labels
 from mlip.simulate.relax import relax_with
 from mlip.simulate.relax_result import RelaxationResult, RelaxOptions
 from mlip.simulate.together import MAX_ATOMS, MAX_EDGES, Task, run_together
@@ -66,7 +67,7 @@ def relax_many(
             times[number] = time.monotonic()
             result = relax_with(atoms, companion, options)
             # The companion belongs to the task, and would hold the model.
-            return replace(result, atoms=snapshot(result.atoms, result.atoms.info))
+            return replace(result, atoms=snapshot(result.atoms, without_labels(result.atoms.info)))
 
         return run
 

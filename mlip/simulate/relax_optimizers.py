@@ -11,6 +11,7 @@ from ase.filters import Filter
 from ase.optimize import BFGS, FIRE, FIRE2, LBFGS, BFGSLineSearch
 from ase.optimize.optimize import Optimizer
 from ase.optimize.precon import Exp, PreconFIRE, PreconLBFGS
+from ase.utils import longsum
 
 from mlip.core.errors import ConfigError, did_you_mean
 
@@ -33,7 +34,27 @@ class _Largest:
 
 
 class _PreconLBFGS(_Largest, PreconLBFGS):
-    pass
+    """Counts line searches that fail, of which the base class says each one on the terminal.
+
+    Near the minimum rounding is more than what a step gains, in float32 above all, and a direction may not point
+    downhill. The memory is dropped then; if the next search fails too, `RuntimeError` says that none is found.
+    """
+
+    failed_searches = 0
+
+    def line_search(self, r: np.ndarray, g: np.ndarray, e: float, previously_reset_hessian: bool) -> None:
+        try:
+            # What the search looks at first, and logs as an error.
+            if longsum(g.ravel() * self.p.ravel()) >= 0:
+                raise RuntimeError("Armijo linesearch failed: the direction is not downhill")
+            # As if it were the second time: the base class raises instead of a warning.
+            super().line_search(r, g, e, True)
+        except RuntimeError:
+            if previously_reset_hessian:
+                raise
+            self.failed_searches += 1
+            self.reset_hessian()
+            self.alpha_k = 0.0
 
 
 class _PreconFIRE(_Largest, PreconFIRE):
@@ -55,6 +76,11 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 """By name. FIRE is the most robust; LBFGS needs fewer steps near a minimum; the preconditioned ones are for more than
 `LARGE` atoms."""
+
+
+def failed_searches(optimizer: Optimizer) -> int:
+    """Return how many line searches failed and were begun anew, where it is counted."""
+    return getattr(optimizer, "failed_searches", 0)
 
 
 def optimizer_name(name: str) -> str:

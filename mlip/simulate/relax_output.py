@@ -7,16 +7,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlip.core.files import write_atomically, write_text_atomically
+from mlip.simulate.carried import write_extxyz
 from mlip.simulate.output import write_summary
 from mlip.simulate.relax_records import RECORDS, Record
 from mlip.simulate.relax_table import RelaxedRow, as_csv, counts
-from mlip.simulate.structures import right_handed
+from mlip.simulate.structures import write_cif
 
 TABLE, STRUCTURES, SUMMARY, PLOT, CIF = "results.csv", "relaxed.xyz", "summary.json", "summary.png", "cif"
 ONE = ("trajectory.traj", "final.xyz", "final.cif", "final.vasp", "relaxation.png")
@@ -43,14 +43,14 @@ def write_results(folder: Path, records: Sequence[Record], about: dict[str, Any]
             continue
         atoms = record.atoms.copy()
         atoms.calc = record.atoms.calc
-        atoms.info["name"] = _printable(record.row.name)
+        # Not "name", which the input may have.
+        atoms.info["mlip_name"] = _printable(record.row.name)
         frames.append(atoms)
         if cif and atoms.pbc.all():
             name = f"{record.row.number:06d}_{_file_name(record.row.name)}.cif"
-            turned = right_handed(atoms)
-            write_atomically(folder / CIF / name, lambda part, one=turned: ase.io.write(str(part), one, format="cif"))
+            write_cif(folder / CIF / name, atoms)
     if frames:
-        write_atomically(folder / STRUCTURES, lambda part: ase.io.write(str(part), frames, format="extxyz"))
+        write_extxyz(folder / STRUCTURES, frames)
     write_summary(folder / SUMMARY, {**about, **counts(rows)})
     if frames:
         plot_summary(folder / PLOT, rows)

@@ -15,6 +15,8 @@ from ase.io.formats import UnknownFileTypeError
 
 from mlip.core.errors import StructureError
 from mlip.core.files import write_atomically
+from mlip.simulate.carried import write_extxyz
+from mlip.simulate.poscar import with_selective_dynamics
 from mlip.simulate.trajectory import snapshot
 
 # What ASE's many readers raise on damaged input; they share no base class.
@@ -110,7 +112,8 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
 
     Energy, forces and stress go into the extended XYZ if the calculator has them; CIF and POSCAR cannot say
     that an axis is not periodic, so slabs and molecules are not written in these. They have a right-handed cell, see
-    `right_handed`.
+    `right_handed`; of constraints a POSCAR has what its flags express, see
+    :func:`mlip.simulate.poscar.with_selective_dynamics`.
 
     Args:
         folder: where to; made if need be.
@@ -124,14 +127,26 @@ def write_final_structure(folder: str | os.PathLike[str], atoms: Atoms, name: st
         MlipError: the folder cannot be written to, or the disk is full.
     """
     folder, atoms = Path(folder), snapshot(atoms)
-    formats = {folder / f"{name}.xyz": "extxyz"}
+    paths = [folder / f"{name}.xyz"]
+    write_extxyz(paths[0], [atoms])
     if atoms.pbc.all():
-        formats |= {folder / f"{name}.cif": "cif", folder / f"{name}.vasp": "vasp"}
-    for path, file_format in formats.items():
-        options = {"sort": True} if file_format == "vasp" else {}
-        one = atoms if file_format == "extxyz" else right_handed(atoms)
-        write_atomically(path, lambda part, f=file_format, o=options, a=one: ase.io.write(str(part), a, format=f, **o))
-    return list(formats)
+        turned = right_handed(atoms)
+        paths += [folder / f"{name}.cif", folder / f"{name}.vasp"]
+        write_cif(paths[1], turned)
+        flagged = with_selective_dynamics(turned)
+        write_atomically(paths[2], lambda part: ase.io.write(str(part), flagged, format="vasp", sort=True))
+    return paths
+
+
+def write_cif(path: Path, atoms: Atoms) -> None:
+    """Write a crystal as CIF, with a right-handed cell, and nothing but the cell and its atoms.
+
+    Raises:
+        MlipError: the file cannot be written.
+    """
+    # ASE looks into ``info`` and arrays for occupancies, which may be of another structure.
+    plain = right_handed(Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc))
+    write_atomically(path, lambda part: ase.io.write(str(part), plain, format="cif"))
 
 
 def right_handed(atoms: Atoms) -> Atoms:

@@ -20,6 +20,7 @@ from ase.io.ulm import InvalidULMFileError
 
 from mlip.core.errors import SimulationError
 from mlip.core.fields import FIELDS, SPREADS
+from mlip.simulate.carried import without_labels
 
 _COUNT = 32
 """Byte at which the format has the number of frames; the place of the table of their places follows."""
@@ -30,7 +31,7 @@ _RESULTS = ("energy", "free_energy", "forces", "stress", "magmoms")
 
 
 def snapshot(atoms: Atoms, info: Mapping[Any, Any] | None = None) -> Atoms:
-    """Copy a structure with the results that its calculator already has.
+    """Copy a structure with the results that its calculator already has, and no labels that its file had as arrays.
 
     Args:
         atoms: the structure, with momenta and constraints.
@@ -39,11 +40,13 @@ def snapshot(atoms: Atoms, info: Mapping[Any, Any] | None = None) -> Atoms:
             added, those of atoms as arrays, such as ``forces_std``.
     """
     frame = atoms.copy()
+    frame.arrays = without_labels(frame.arrays)
     frame.info = {name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info} | dict(info or {})
     results = getattr(atoms.calc, "results", {})
     for name in SPREADS.values():
-        # A restart brings those of the frame that it starts from.
+        # A restart brings those of the frame that it starts from, and a file may.
         frame.arrays.pop(name, None)
+        frame.info.pop(name, None)
         if name in results:
             (frame.arrays if FIELDS[name].level == "atom" else frame.info)[name] = results[name]
     frame.calc = SinglePointCalculator(frame, **{name: results[name] for name in _RESULTS if name in results})

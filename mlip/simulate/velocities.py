@@ -7,30 +7,35 @@ from ase import Atoms
 
 from mlip.core.errors import SimulationError
 from mlip.core.units import KB
-from mlip.simulate.constraints import free_directions
+from mlip.simulate.constraints import free_directions, holds, unheld
 
 
 def rigid_motions(atoms: Atoms) -> np.ndarray:
     """Return an orthonormal basis of the rigid motions that the dynamics conserves the momentum of.
 
-    Translations always; rotations of a molecule (two if it is linear, none for an atom); of a wire the one
-    about its axis; none if atoms are constrained, since the walls take up momentum.
+    Translations; rotations of a molecule (two if it is linear, none for an atom); of a wire the one about its axis.
+    Where constraints hold atoms to places, those motions that they let pass: along the plane that an atom is held
+    to, or about the one atom that is fixed; see :func:`mlip.simulate.constraints.holds`.
 
     Returns:
         (motions, 3 · atoms), in mass-weighted coordinates ``sqrt(m) v``.
     """
-    size = 3 * len(atoms)
-    if atoms.constraints:
-        return np.zeros((0, size))
     root_mass = np.sqrt(atoms.get_masses())[:, None]
-    generators = [np.tile(axis, (len(atoms), 1)) for axis in np.eye(3)]
-    centred = atoms.positions - atoms.get_center_of_mass()
-    generators += [np.cross(axis, centred) for axis in _rotation_axes(atoms)]
-    matrix = np.stack([(generator * root_mass).ravel() for generator in generators])
+    matrix = np.stack([(velocity * root_mass).ravel() for velocity in _rigid_velocities(atoms, atoms.positions)])
     scale = np.linalg.norm(matrix, axis=1).max()
+    if atoms.constraints:
+        blocks, points = holds(atoms)
+        matrix = unheld(blocks, _rigid_velocities(atoms, points)) @ matrix
     _, sizes, basis = np.linalg.svd(matrix / scale, full_matrices=False)
     # Compared with a rotation by a radian of an object of 1 Å: below 1e-6 the rotation moves nothing.
     return basis[sizes > 1e-6]
+
+
+def _rigid_velocities(atoms: Atoms, points: np.ndarray) -> np.ndarray:
+    """Return the velocities (motions, points, 3) of translations and of rotations about the centre of mass."""
+    centred = points - atoms.get_center_of_mass()
+    shifts = [np.tile(axis, (len(points), 1)) for axis in np.eye(3)]
+    return np.stack([*shifts, *(np.cross(axis, centred) for axis in _rotation_axes(atoms))])
 
 
 def _rotation_axes(atoms: Atoms) -> np.ndarray:
@@ -63,8 +68,8 @@ def temperature_of(atoms: Atoms, freedom: int) -> float:
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Set velocities from the Maxwell–Boltzmann distribution, in place.
 
-    Net momentum and, for molecules, angular momentum are removed; then the velocities are scaled so that the
-    kinetic energy of the remaining degrees of freedom is exactly the one of the temperature.
+    Net momentum and, for molecules, angular momentum are removed where they are conserved; then the velocities are
+    scaled so that the kinetic energy of the remaining degrees of freedom is exactly the one of the temperature.
 
     Args:
         atoms: gets new momenta.
@@ -91,7 +96,12 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
 
 
 def remove_rigid_motion(atoms: Atoms) -> None:
-    """Take net momentum and, for molecules, angular momentum out of the velocities, in place."""
+    """Take net momentum and, for molecules, angular momentum out of the velocities, in place.
+
+    See `rigid_motions` for what is left where atoms are held.
+    """
+    if atoms.constraints:
+        atoms.set_momenta(atoms.get_momenta())  # Through the constraints, which the rest then stays in.
     root_mass = np.sqrt(atoms.get_masses())[:, None]
     weighted = (atoms.get_momenta() / root_mass).ravel()
     basis = rigid_motions(atoms)

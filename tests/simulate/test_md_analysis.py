@@ -31,7 +31,8 @@ def motion(positions: np.ndarray, numbers: list[int] | None = None, cell: np.nda
         positions=positions,
         velocities=None,
         cells=np.broadcast_to(cells, (frames, 3, 3)),
-        fixed=True,
+        mobile=np.ones(atoms, dtype=bool),
+        drifts=np.zeros((3, 3)),
     )
 
 
@@ -192,6 +193,7 @@ def test_trajectories_that_cannot_be_followed(tmp_path: Path) -> None:
         motion_of(frames(0))
     with pytest.raises(SimulationError, match="do not grow"):
         motion_of(frames(0, 1, 2, 1))
+    assert motion_of(frames(8, 10, 20, 30, 40, 44, 50, 60)).time.tolist() == [10, 20, 30, 40, 50, 60]
     with pytest.raises(SimulationError, match="not equally far"):
         motion_of(frames(0, 1, 2, 3, 9, 10))
     for name, content in (("empty.xyz", b""), ("noise.xyz", bytes(range(256))), ("noise.dat", bytes(range(256)))):
@@ -202,6 +204,8 @@ def test_trajectories_that_cannot_be_followed(tmp_path: Path) -> None:
         motion_of([*frames(0), Atoms("H")])
     with pytest.raises(SimulationError, match="does not state the times"):
         motion_of([Atoms("Ar"), Atoms("Ar")])
+    with pytest.raises(SimulationError, match="states the times of its frames: leave the interval"):
+        motion_of(frames(0, 10, 20, 25), interval=10.0)
     assert motion_of([Atoms("Ar"), Atoms("Ar")], interval=3.0).interval == 3.0
     with pytest.raises(SimulationError, match="no trajectory"):
         read_motion(tmp_path / "a.traj")

@@ -78,7 +78,7 @@ def test_many_structures(run, tmp_path: Path) -> None:
         assert float(row["fmax_after_eV_per_A"]) < 0.01
         assert atoms.get_potential_energy() == pytest.approx(float(row["energy_after_eV"]), abs=1e-6)
         assert atoms.get_volume() == pytest.approx(float(row["volume_after_A3"]), rel=1e-5)
-        assert atoms.info["name"] == row["name"]
+        assert atoms.info["mlip_name"] == row["name"]
     assert len(list((folder / "cif").iterdir())) == 4
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["converged"] == summary["structures"] == 4

@@ -50,6 +50,35 @@ def read_structure(data: Any, where: str) -> Atoms:
     return Atoms(numbers, positions=positions, cell=cell, pbc=pbc)
 
 
+def read_held(data: Any, where: str) -> np.ndarray:
+    """Return (sites, 3) bool, along which lattice vectors the sites of a structure are held.
+
+    That is the ``selective_dynamics`` of the sites, which says along which they may move; a site without it is free.
+
+    Args:
+        data: a dict that `read_structure` reads.
+        where: for messages.
+
+    Raises:
+        DataError: flags that are not three truth values.
+    """
+    sites = data["sites"]
+    held = np.zeros((len(sites), 3), dtype=bool)
+    for number, site in enumerate(sites):
+        properties = site.get("properties")
+        flags = properties.get("selective_dynamics") if isinstance(properties, dict) else None
+        # An array of numpy is an object in pymatgen's JSON.
+        flags = flags.get("data") if isinstance(flags, dict) else flags
+        if flags is None:
+            continue
+        if not isinstance(flags, list) or len(flags) != 3 or not all(isinstance(flag, bool) for flag in flags):
+            raise DataError(
+                f"{where}: the selective_dynamics of site {number} must be three truth values, got {flags!r}."
+            )
+        held[number] = np.logical_not(flags)
+    return held
+
+
 def _coordinates(sites: Sequence[Any], key: str) -> np.ndarray | None:
     """Return (sites, 3) of ``xyz`` or ``abc``; None where no site has them."""
     values = [site[key] for site in sites if key in site]

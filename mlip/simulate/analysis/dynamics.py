@@ -75,7 +75,8 @@ def diffusion(
 ) -> Diffusion:
     """Fit the diffusion constant of a species (Einstein's relation, 6 D τ = msd at long τ).
 
-    The motion of the centre of mass of all atoms is taken out, unless constraints hold some.
+    The motion of the centre of mass of all atoms is taken out along those directions in which constraints do not hold
+    it. Atoms that cannot move are left out.
 
     Args:
         motion: the trajectory.
@@ -84,17 +85,16 @@ def diffusion(
         blocks: the line is fitted to the lags that a block has, in the whole and in every block, which gives the error.
 
     Raises:
-        SimulationError: no such atoms, or fewer than 8 frames.
+        SimulationError: no such atoms that can move, or fewer than 8 frames.
     """
-    chosen = np.ones(len(motion.numbers), dtype=bool) if number is None else motion.numbers == number
+    chosen = motion.mobile if number is None else motion.mobile & (motion.numbers == number)
     frames = len(motion.time)
     if not chosen.any() or frames < 8:
-        raise SimulationError(f"A diffusion constant needs atoms and at least 8 frames, here are {frames}.")
-    positions = motion.unwrapped
-    if not motion.fixed:
-        weights = motion.masses / motion.masses.sum()
-        positions = positions - np.einsum("tax,a->tx", positions, weights)[:, None]
-    positions = positions[:, chosen]
+        raise SimulationError(
+            f"A diffusion constant needs atoms that can move and at least 8 frames, here are {chosen.sum()} atoms and "
+            f"{frames} frames."
+        )
+    positions = motion.without_drift(motion.unwrapped)[:, chosen]
     if frames < 8 * blocks:
         blocks = 1
     length = frames // blocks
@@ -152,6 +152,7 @@ def vibrations(motion: Motion, segments: int = 4) -> Vibrations:
 
     The spectrum is the mass-weighted power of the velocities, averaged over overlapping segments under a Hann window
     (Welch, IEEE Trans. Audio Electroacoust. 15, 70, 1967), which is the Fourier transform of the autocorrelation.
+    The motion of the centre of mass, which Langevin dynamics has, is no vibration and taken out as in `diffusion`.
 
     Args:
         motion: with velocities, at least 16 frames.
@@ -165,7 +166,7 @@ def vibrations(motion: Motion, segments: int = 4) -> Vibrations:
     frames = len(motion.time)
     if frames < 16:
         raise SimulationError(f"A spectrum needs at least 16 frames, here are {frames}.")
-    weighted = motion.velocities * np.sqrt(motion.masses)[:, None]
+    weighted = motion.without_drift(motion.velocities) * np.sqrt(motion.masses)[:, None]
     correlation = _autocorrelation(weighted).sum(axis=(1, 2))
     length = min(frames, 2 * frames // (segments + 1))
     window = np.hanning(length + 1)[:-1, None, None]

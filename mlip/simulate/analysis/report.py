@@ -16,9 +16,11 @@ from mlip.core.errors import SimulationError
 from mlip.core.files import write_atomically, write_text_atomically
 from mlip.core.units import KB, MEV
 from mlip.simulate.analysis.dynamics import Diffusion, Vibrations, diffusion, vibrations
-from mlip.simulate.analysis.motion import Motion, read_motion
+from mlip.simulate.analysis.motion import Motion, frames_of, motion_of
 from mlip.simulate.analysis.pairs import Bonds, RadialDistribution, follow_bonds, radial_distribution
+from mlip.simulate.analysis.settings import frames_since, last_change
 from mlip.simulate.analysis.temperature import TemperatureTest, histogram, temperature_test
+from mlip.simulate.md_folder import THERMO, TRAJECTORY
 from mlip.simulate.output import write_summary
 from mlip.simulate.thermo import ThermoRow, column, energy_drift, read_thermo
 
@@ -147,12 +149,12 @@ class Analysis:
 def analyse(
     folder: str | os.PathLike[str], skip: float = 0.0, r_max: float | None = None, interval: float | None = None
 ) -> Analysis:
-    """Analyse the folder of an MD run, or a trajectory file.
+    """Analyse the folder of an MD run, or a trajectory file; only from where its settings were changed last.
 
     Args:
         folder: with ``trajectory.traj`` and ``thermo.csv``, or a trajectory that ASE reads.
-        skip: fs at the start that are left out, for equilibration. The bonds are those of the first frame that is
-            left.
+        skip: fs at the start of the run that are left out, for equilibration. The bonds are those of the first frame
+            that is left.
         r_max: Å, of radial distributions.
         interval: fs between frames, for files that do not state it.
 
@@ -160,13 +162,17 @@ def analyse(
         SimulationError: no trajectory, or one that cannot be analysed.
     """
     path = Path(folder)
-    motion = read_motion(path / "trajectory.traj" if path.is_dir() else path, interval)
-    motion = motion.after(skip) if skip else motion
-    found = Analysis(motion)
-    log = path / "thermo.csv"
+    source = path / TRAJECTORY if path.is_dir() else path
+    notes: list[str] = []
+    frames = frames_of(source)
+    since = last_change(path, frames, notes)
+    motion = motion_of(frames_since(since, frames, skip, notes), interval, str(source))
+    motion = motion.after(skip, frames[0].info.get("time_fs")) if skip else motion
+    found = Analysis(motion, notes=notes)
+    log = path / THERMO
     if log.is_file():
         rows = read_thermo(log)
-        rows = [row for row in rows if row.time >= rows[0].time + skip]
+        rows = [row for row in rows if row.step > since and row.time >= rows[0].time + skip]
         if rows:
             found.thermodynamics = thermodynamics(rows, len(motion.numbers))
     if motion.pbc.all():
@@ -174,9 +180,12 @@ def analyse(
     else:
         found.notes.append("No radial distribution: the structure is not periodic along all axes.")
     if len(motion.time) >= 8:
-        found.diffusion = {number: diffusion(motion, number) for number in motion.species}
+        moving = np.unique(motion.numbers[motion.mobile]).tolist()
+        found.diffusion = {number: diffusion(motion, number) for number in moving}
     else:
         found.notes.append("No diffusion constant: it needs 8 frames.")
+    if not motion.mobile.all():
+        found.notes.append(f"{int((~motion.mobile).sum())} fixed atom(s) are left out of the diffusion constants.")
     bound = [chemical_symbols[number] for number, one in found.diffusion.items() if one.exponent < 0.5]
     if bound:
         found.notes.append(

@@ -6,11 +6,12 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import ase.io
 from ase import Atoms
 
-from mlip.core.files import write_atomically, write_text_atomically
+from mlip.core.files import write_text_atomically
+from mlip.simulate.carried import write_extxyz
 from mlip.simulate.trajectory import snapshot
 
 
@@ -37,5 +38,4 @@ def write_structures(path: str | os.PathLike[str], structures: Sequence[Atoms]) 
     Raises:
         MlipError: the file cannot be written.
     """
-    frames = [snapshot(atoms) for atoms in structures]
-    write_atomically(path, lambda part: ase.io.write(str(part), frames, format="extxyz"))
+    write_extxyz(Path(path), [snapshot(atoms) for atoms in structures])
