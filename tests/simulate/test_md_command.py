@@ -112,7 +112,9 @@ def test_barostats_exports_and_analysis(run, tmp_path: Path) -> None:
     assert (tmp_path / "exported/trajectory.h5").read_bytes()[:4] == b"\x89HDF"
     with pytest.raises(SimulationError, match=r"no \.traj file"):
         run("analyse", "out/trajectory.xyz", "--export", "extxyz", "--output", "other")
-    run("analyse", "out/trajectory.xyz", "--interval", 4, "--output", "other")
+    with pytest.raises(SimulationError, match="states the times of its frames"):
+        run("analyse", "out/trajectory.xyz", "--interval", 4, "--output", "other")
+    run("analyse", "out/trajectory.xyz", "--output", "other")
     assert (tmp_path / "other/msd.csv").read_text().startswith("time_fs,Cu_A2\n0,0\n")
 
 
