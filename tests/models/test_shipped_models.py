@@ -10,8 +10,10 @@ from tests.components import component_names, compose_model, random_model
 from tests.models.checked import check, structures_of
 from tests.models.hamiltonian_cases import HAMILTONIANS
 
-SHIPPED = [pytest.param(name, marks=pytest.mark.slow if name in HAMILTONIANS else ()) for name in component_names("")]
-"""Hamiltonians at full size are left to the slow tests; small ones are in test_hamiltonian_network.py."""
+LARGE = {*HAMILTONIANS, "facet_270k", "mace"}
+"""Take more than five seconds at full size; small ones are in test_hamiltonian_network.py, test_mace.py and test_facet.py."""
+
+SHIPPED = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in component_names("")]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
