@@ -11,7 +11,7 @@ from tests.models.checked import check, structures_of
 from tests.models.hamiltonian_cases import HAMILTONIANS
 
 LARGE = {*HAMILTONIANS, "facet_270k", "mace"}
-"""Take more than five seconds at full size; small ones are in test_hamiltonian_network.py, test_mace.py and test_facet.py."""
+"""Take more than five seconds at full size; small ones are tested in files of their own."""
 
 SHIPPED = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in component_names("")]
 
