@@ -100,10 +100,10 @@ def _passed(atoms: Atoms, straight: Sequence[FixConstraint]) -> np.ndarray:
     return blocks
 
 
-def mobile_atoms(atoms: Atoms) -> np.ndarray:
-    """Return which atoms can move along some direction, (atoms,)."""
+def free_dimensions(atoms: Atoms) -> np.ndarray:
+    """Return along how many directions each atom can move, (atoms,): 3, 2 in a plane, 1 on a line, 0 if it is fixed."""
     straight = [constraint for constraint in atoms.constraints if isinstance(constraint, STRAIGHT)]
-    return np.abs(_passed(atoms, straight)).max(axis=(1, 2)) > _HELD
+    return np.linalg.matrix_rank(_passed(atoms, straight), tol=_HELD)
 
 
 def holds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:

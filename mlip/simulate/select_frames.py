@@ -93,10 +93,11 @@ def take_up_selection(selection: Selection, last: int) -> None:
         return
     for frame in read_structures(Path(selection.path)):
         info = frame.info
-        if int(info["step"]) <= last:
+        step = int(info.get("step", 0))
+        if step <= last:
             uncertainty, atom = _uncertainty(frame, None, f"A structure in '{selection.path}'")
             time = float(info.get("time_fs", math.nan))
-            selection.consider(frame, uncertainty, atom, int(info["step"]), time, selection.replica)
+            selection.consider(frame, uncertainty, atom, step, time, selection.replica)
 
 
 def merge_selections(folder: Path, sources: Sequence[Path], options: SelectOptions) -> int:

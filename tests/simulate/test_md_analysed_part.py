@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.constraints import FixAtoms, FixBondLengths, FixConstraint, FixedPlane
+from ase.constraints import FixAtoms, FixBondLengths, FixConstraint, FixedLine, FixedPlane
 
 from mlip.core.errors import SimulationError
 from mlip.simulate.analysis.dynamics import diffusion, vibrations
@@ -38,6 +38,19 @@ def test_fixed_atoms_do_not_diffuse_less() -> None:
     still = motion_of(walk(FixAtoms(range(40)), sizes=(0.0,) * 40))
     with pytest.raises(SimulationError, match="atoms that can move"):
         diffusion(still, 29)
+
+
+@pytest.mark.parametrize(("held", "dimension"), [(FixedPlane, 2), (FixedLine, 1)])
+def test_atoms_in_a_plane_diffuse_in_two_dimensions(held: type, dimension: int) -> None:
+    """Walks with the same steps along the directions that are left have the same constant."""
+    steps = np.array({2: [0.14, 0.14, 0.0], 1: [0.0, 0.0, 0.14]}[dimension])
+    rng, frames, positions = np.random.default_rng(0), [], np.zeros((40, 3))
+    for k in range(800):
+        positions = positions + rng.normal(size=(40, 3)) * steps
+        atoms = Atoms("Cu40", positions, cell=[12] * 3, pbc=True, info={"time_fs": 5.0 * k})
+        atoms.set_constraint(held(range(40), (0, 0, 1)))
+        frames.append(atoms)
+    assert diffusion(motion_of(frames), 29).constant == pytest.approx(0.14**2 / (2 * 5.0) * 0.1, rel=0.15)
 
 
 def test_the_whole_drifts_where_nothing_holds_it() -> None:

@@ -31,7 +31,7 @@ def motion(positions: np.ndarray, numbers: list[int] | None = None, cell: np.nda
         positions=positions,
         velocities=None,
         cells=np.broadcast_to(cells, (frames, 3, 3)),
-        mobile=np.ones(atoms, dtype=bool),
+        dimensions=np.full(atoms, 3),
         drifts=np.zeros((3, 3)),
     )
 

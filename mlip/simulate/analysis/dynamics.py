@@ -73,10 +73,11 @@ def _autocorrelation(values: np.ndarray) -> np.ndarray:
 def diffusion(
     motion: Motion, number: int | None = None, fit: tuple[float, float] = (0.1, 0.5), blocks: int = BLOCKS
 ) -> Diffusion:
-    """Fit the diffusion constant of a species (Einstein's relation, 6 D τ = msd at long τ).
+    """Fit the diffusion constant of a species (Einstein's relation, 2 d D τ = msd at long τ).
 
     The motion of the centre of mass of all atoms is taken out along those directions in which constraints do not hold
-    it. Atoms that cannot move are left out.
+    it. Atoms that cannot move are left out. The dimension d is 3, or less in the mean where constraints hold atoms to
+    planes and lines.
 
     Args:
         motion: the trajectory.
@@ -104,8 +105,9 @@ def diffusion(
     time = motion.interval * np.arange(frames)
     parts = [positions[k * length : (k + 1) * length] for k in range(blocks)]
     slopes = [_slope(time[low:high], mean_square_displacement(part)[low:high]) for part in parts]
-    constant = _slope(time[low:high], msd[low:high]) / 6 * CM2_PER_S
-    error = float(np.std(slopes, ddof=1) / np.sqrt(blocks)) / 6 * CM2_PER_S if blocks > 1 else None
+    scale = CM2_PER_S / (2 * float(motion.dimensions[chosen].mean()))
+    constant = _slope(time[low:high], msd[low:high]) * scale
+    error = float(np.std(slopes, ddof=1) / np.sqrt(blocks)) * scale if blocks > 1 else None
     inside = msd[low:high]
     exponent = _slope(np.log(time[low:high]), np.log(inside)) if (inside > 0).all() else 0.0
     return Diffusion(time, msd, constant, error, exponent)

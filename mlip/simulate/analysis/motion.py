@@ -13,7 +13,7 @@ from ase.io.trajectory import Trajectory
 
 from mlip.core.errors import SimulationError, StructureError
 from mlip.core.units import FS
-from mlip.simulate.constraints import free_translations, mobile_atoms
+from mlip.simulate.constraints import free_dimensions, free_translations
 from mlip.simulate.structures import read_frames
 
 
@@ -29,7 +29,7 @@ class Motion:
         positions: (frames, atoms, 3) Å, as in the file.
         velocities: (frames, atoms, 3) Å/fs, or None if the file has none.
         cells: (frames, 3, 3) Å.
-        mobile: (atoms,) whether constraints let the atom move.
+        dimensions: (atoms,) along how many directions constraints let each atom move.
         drifts: (3, 3) projection on the directions along which constraints hold the whole to no place.
     """
 
@@ -40,8 +40,13 @@ class Motion:
     positions: np.ndarray
     velocities: np.ndarray | None
     cells: np.ndarray
-    mobile: np.ndarray
+    dimensions: np.ndarray
     drifts: np.ndarray
+
+    @property
+    def mobile(self) -> np.ndarray:
+        """Which atoms can move at all, (atoms,)."""
+        return self.dimensions > 0
 
     @property
     def interval(self) -> float:
@@ -158,7 +163,7 @@ def motion_of(frames: list[Atoms], interval: float | None = None, name: str = "t
         positions=np.array([frame.positions for frame in frames]),
         velocities=np.array([frame.get_velocities() * FS for frame in frames]) if moving else None,
         cells=np.array([frame.cell.array for frame in frames]),
-        mobile=mobile_atoms(first),
+        dimensions=free_dimensions(first),
         drifts=free_translations(first),
     )
 
